@@ -1,0 +1,77 @@
+"""Log lines: their form, and what must never be in them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import structlog
+
+from ai_infra.telemetry.logs import configure_logging, without_secrets
+
+
+def settings(log_format: str = "json", log_level: str = "INFO", replica: str = "") -> Any:
+    return SimpleNamespace(
+        telemetry=SimpleNamespace(log_format=log_format, log_level=log_level), service=SimpleNamespace(replica=replica)
+    )
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def test_a_line_is_one_json_object_with_service_and_time() -> None:
+    out = io.StringIO()
+    configure_logging(settings(replica="1"), "trainer", stream=out)
+    structlog.get_logger("ai_infra.bus").info("lane taken", lane=3)
+    line = json.loads(out.getvalue())
+    assert line["event"] == "lane taken"
+    assert (line["service"], line["replica"], line["lane"], line["level"]) == ("trainer", "1", 3, "info")
+    assert line["timestamp"].endswith("Z")
+
+
+def test_lines_of_libraries_come_out_the_same_way() -> None:
+    out = io.StringIO()
+    configure_logging(settings(), "trainer", stream=out)
+    logging.getLogger("some.library").warning("retrying %d", 2)
+    assert json.loads(out.getvalue())["event"] == "retrying 2"
+
+
+def test_below_the_level_nothing_is_written() -> None:
+    out = io.StringIO()
+    configure_logging(settings(log_level="warning"), "trainer", stream=out)
+    structlog.get_logger().info("quiet")
+    assert out.getvalue() == ""
+
+
+def test_a_secret_never_reaches_a_line_by_name_or_by_form() -> None:
+    out = io.StringIO()
+    for form in ("json", "console"):
+        configure_logging(settings(log_format=form), "trainer", stream=out)
+        structlog.get_logger().info(
+            "connecting to postgres://ai:hunter2@db/x",
+            password="hunter2",
+            nested={"AWS_SECRET_ACCESS_KEY": "hunter2", "list": ["Bearer hunter2hunter2"]},
+            url="https://u:hunter2@host/",
+        )
+    assert "hunter2" not in out.getvalue()
+    assert out.getvalue().count("[removed]") >= 8
+
+
+def test_names_of_keys_are_not_secrets() -> None:
+    assert without_secrets({"key_id": "trainer-1", "public_key": "abc", "key": "digits"}) == {
+        "key_id": "trainer-1",
+        "public_key": "abc",
+        "key": "digits",
+    }
