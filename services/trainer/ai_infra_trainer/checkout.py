@@ -1,0 +1,195 @@
+"""The code of a job: the tree of one exact commit of an allowed repository, and nothing of the repository around it.
+
+Never runs anything that comes with the repository (hooks, filters, submodules, external transports), and never asks for
+or sends a credential of this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from ai_infra_trainer.exceptions import Cancelled, CodeMismatch, RunnerUnavailable
+
+_GIT_REF: Final = re.compile(
+    r"^git\+(?P<url>(?:https|file)://[A-Za-z0-9._~/:-]+)@(?P<commit>[0-9a-f]{40}|[0-9a-f]{64})(?:#(?P<path>[^#]*))?$"
+)
+_IMAGE_REF: Final = re.compile(r"^sha256:[0-9a-f]{64}$")
+_PATH: Final = re.compile(r"^[A-Za-z0-9._@+-]+(?:/[A-Za-z0-9._@+-]+)*$")
+
+FETCH_TIMEOUT_SECONDS: Final = 600.0
+_UNREACHABLE: Final = re.compile(
+    r"could not resolve|unable to access|timed out|connection|early eof|remote end hung up|returned error: 5\d\d", re.I
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CodeRef:
+    """A parsed `code_ref`: repository URL (`https://…`, `file://…`), full commit id, path in it; or an image digest."""
+
+    url: str | None
+    commit: str | None
+    path: str
+    image: str | None = None
+
+
+def parse_code_ref(text: str) -> CodeRef:
+    """Parse `git+https://host/repo@<commit>#<path>`, `git+file:///repo@<commit>#<path>` or `sha256:<64 hex>`.
+
+    Raises CodeMismatch, saying what is wrong, for short commits, branch names, credentials, `..` and anything else.
+    """
+    if _IMAGE_REF.match(text):
+        return CodeRef(url=None, commit=None, path="", image=text)
+    match = _GIT_REF.match(text)
+    if match is None:
+        raise CodeMismatch(
+            f"code_ref {text[:200]!r} is not 'git+https://host/repo@<full commit id>#<path>', 'git+file:///repo@…' or"
+            " 'sha256:<64 hex digits>'; name the exact commit, and no user or password",
+            code="bad_code_ref",
+        )
+    url, path = match["url"], match["path"] or ""
+    parts = urlsplit(url)
+    if ".." in parts.path.split("/") or "//" in parts.path or (parts.scheme == "https" and not parts.netloc):
+        raise CodeMismatch(f"code_ref {text[:200]!r}: the repository's path must be plain, without '..' or '//'")
+    if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/")):
+        raise CodeMismatch(f"code_ref {text[:200]!r}: a local repository is named git+file:///absolute/path")
+    if path and (not _PATH.match(path) or ".." in path.split("/") or ".git" in path.split("/")):
+        raise CodeMismatch(f"code_ref {text[:200]!r}: #{path} is no plain relative path")
+    return CodeRef(url=url, commit=match["commit"], path=path)
+
+
+def allowed(url: str, repositories: tuple[str, ...]) -> bool:
+    """Whether a repository URL is on the allow-list: an entry names one repository, or (as a path prefix) all below it.
+
+    `git+` and a trailing `/` or `.git` make no difference. An empty list allows nothing.
+    """
+    wanted = _plain(url)
+    return any(wanted == entry or wanted.startswith(entry + "/") for entry in map(_plain, repositories) if entry)
+
+
+def _plain(url: str) -> str:
+    return url.strip().removeprefix("git+").rstrip("/").removesuffix(".git").rstrip("/")
+
+
+def checkout(
+    ref: CodeRef, into: Path, *, repositories: tuple[str, ...], scratch: Path, cancelled: threading.Event
+) -> Path:
+    """Put the tree of `ref.commit` into the directory `into` (made here); returns the directory that `#path` names.
+
+    `scratch` is an empty directory for git's own use. Raises CodeMismatch (final), RunnerUnavailable (worth another
+    try) or Cancelled.
+    """
+    if ref.url is None or ref.commit is None:
+        into.mkdir()
+        return into
+    url = _local_truth(ref.url, repositories)
+    git = _Git(scratch, cancelled)
+    git.run("init", "--quiet", "--bare", f"--object-format={'sha256' if len(ref.commit) == 64 else 'sha1'}", "repo")
+    fetched = git.run("fetch", "--quiet", "--depth=1", "--no-tags", url, ref.commit, check=False)
+    if fetched.returncode != 0:
+        # Some servers give out only what a branch or tag reaches: then take those, and look for the commit in them.
+        fetched = git.run("fetch", "--quiet", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", check=False)
+        if fetched.returncode != 0:
+            raise _fetch_error(ref.url, fetched.stderr)
+    found = git.run("rev-parse", "--verify", "--quiet", f"{ref.commit}^{{commit}}", check=False).stdout.strip()
+    if found != ref.commit:
+        raise CodeMismatch(f"commit {ref.commit} is not in {ref.url}; push it, or name one that is there")
+    into.mkdir()
+    git.run(f"--work-tree={into}", "checkout", "--quiet", "--force", ref.commit, "--", ".")
+    shutil.rmtree(scratch / "repo")
+    directory = into / ref.path
+    if not directory.is_dir() or directory.is_symlink() or into.resolve() not in (p := directory.resolve(), *p.parents):
+        raise CodeMismatch(f"{ref.url} at {ref.commit} has no directory {ref.path!r}")
+    return directory
+
+
+def _local_truth(url: str, repositories: tuple[str, ...]) -> str:
+    """The URL to fetch from; a local one by its real path, which must be allowed too (a link could lead elsewhere)."""
+    if not url.startswith("file://"):
+        return url
+    real = "file://" + os.path.realpath(url.removeprefix("file://"))
+    real_entries = tuple(
+        "file://" + os.path.realpath(_plain(entry).removeprefix("file://"))
+        for entry in repositories
+        if _plain(entry).startswith("file://")
+    )
+    if not allowed(real, (*repositories, *real_entries)):
+        raise CodeMismatch(f"{url} leads to {real}, which is not an allowed repository", code="repository_not_allowed")
+    return real
+
+
+def _fetch_error(url: str, stderr: str) -> Exception:
+    last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "no message")[:300]
+    if _UNREACHABLE.search(stderr):
+        return RunnerUnavailable(f"{url} does not answer: {last}", code="code_unavailable")
+    return CodeMismatch(f"{url} cannot be read: {last}")
+
+
+class _Git:
+    """git with nothing of this machine's configuration, credentials or hooks."""
+
+    def __init__(self, scratch: Path, cancelled: threading.Event) -> None:
+        self._scratch = scratch
+        self._cancelled = cancelled
+        config = scratch / "gitconfig"
+        # `safe.directory`: an allowed local repository may belong to another user than this process.
+        config.write_text(
+            "[safe]\n\tdirectory = *\n[core]\n\thooksPath = /dev/null\n\tautocrlf = false\n\tsymlinks = true\n"
+            "[protocol]\n\tallow = never\n[protocol \"https\"]\n\tallow = always\n[protocol \"file\"]\n\tallow = always\n"
+            "[protocol]\n\tversion = 2\n[http]\n\tfollowRedirects = false\n[init]\n\tdefaultBranch = main\n"
+            "[advice]\n\tdetachedHead = false\n[gc]\n\tauto = 0\n",
+            encoding="utf-8",
+        )
+        self._environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(scratch),
+            "LC_ALL": "C",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": str(config),
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ASKPASS": "/bin/false",
+            "GIT_LFS_SKIP_SMUDGE": "1",
+            "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
+            "GIT_HTTP_LOW_SPEED_TIME": "30",
+        }
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run git to its end, or until the work is cancelled or takes too long."""
+        where = [] if arguments[0] == "init" else [f"--git-dir={self._scratch / 'repo'}"]
+        process = subprocess.Popen(
+            ["git", *where, *arguments],
+            cwd=self._scratch,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        waited = 0.0
+        while True:
+            try:
+                out, err = process.communicate(timeout=0.5)
+                break
+            except subprocess.TimeoutExpired:
+                waited += 0.5
+                if self._cancelled.is_set() or waited > FETCH_TIMEOUT_SECONDS:
+                    os.killpg(process.pid, 9)
+                    process.communicate()
+                    if self._cancelled.is_set():
+                        raise Cancelled("the job was cancelled while its code was fetched") from None
+                    raise RunnerUnavailable(
+                        f"git {arguments[0]} took more than {FETCH_TIMEOUT_SECONDS:.0f} s", code="code_unavailable"
+                    ) from None
+        if check and process.returncode != 0:
+            raise CodeMismatch(f"git {arguments[0]} failed: {err.strip()[-300:]}")
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
