@@ -1,0 +1,133 @@
+"""Bodies to bytes and back, bare and in the framings that stock Avro readers know.
+
+A body written with an older released schema is resolved to the present class by Avro's rules. This module must never
+take a schema from outside: what is not in `generated` is unknown.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, Final, TypeVar
+
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
+
+from ai_infra.events.avro import Reader, Writer
+from ai_infra.events.body import Body
+from ai_infra.events.exceptions import BodyTooLarge, UndecodableBody, UnknownSchema
+from ai_infra.events.generated import BODIES, CRC64S, SCHEMAS, TOPIC_OF
+from ai_infra.events.strict import check_datum
+
+B = TypeVar("B", bound=Body)
+
+# With headers and signature a record stays far below Kafka's 1 MiB default, and a Postgres page chain stays short.
+MAX_BODY_BYTES: Final = 48 * 1024
+
+SINGLE_OBJECT: Final = b"\xc3\x01"
+CONFLUENT: Final = b"\x00"
+_CRC_END: Final = 2 + 8
+_CONFLUENT_END: Final = 1 + 4
+
+# Confluent schema id to our fingerprint; raises or returns None where the id is not one of ours.
+ConfluentLookup = Callable[[int], str | None]
+
+# Two versions of a topic that differ in words only (doc strings, defaults) share a CRC: any of them decodes the same.
+_BY_CRC: Final[Mapping[tuple[str, bytes], str]] = {
+    **{(TOPIC_OF[sha], crc): sha for sha, crc in CRC64S.items()},
+    **{(topic, body.CRC64): body.SCHEMA_SHA256 for topic, body in BODIES.items()},
+}
+
+
+def encode_body(body: Body) -> bytes:
+    """Bare Avro. Raises BadText, UndecodableBody (a value does not fit) or BodyTooLarge."""
+    out = Writer()
+    try:
+        body.write(out)
+    except (AttributeError, TypeError) as error:
+        raise UndecodableBody(f"{body.TOPIC}: a value does not fit the schema: {error}") from error
+    if len(out) > MAX_BODY_BYTES:
+        raise BodyTooLarge(
+            f"{body.TOPIC}: expected a body of at most {MAX_BODY_BYTES} bytes; got {len(out)}: "
+            "put large things into the object store and send URI and SHA-256"
+        )
+    return bytes(out)
+
+
+def decode_body(topic: str, data: bytes, schema_sha256: str | None = None) -> Body:
+    """The typed body of bare Avro bytes, written with the present schema or with the one that is named.
+
+    Raises UnknownSchema, UndecodableBody, BadText or BodyTooLarge.
+    """
+    if len(data) > MAX_BODY_BYTES:
+        raise BodyTooLarge(f"{topic}: expected a body of at most {MAX_BODY_BYTES} bytes; got {len(data)}")
+    cls = body_class(topic)
+    if schema_sha256 is not None and schema_sha256 != cls.SCHEMA_SHA256:
+        data = _resolved(topic, data, schema_sha256, cls.SCHEMA_SHA256)
+    reader = Reader(data)
+    body = cls.read(reader)
+    reader.end()
+    return body
+
+
+def body_class(topic: str) -> type[Body]:
+    """The class of a topic's bodies; raises UnknownSchema."""
+    try:
+        return BODIES[topic]
+    except KeyError:
+        raise UnknownSchema(f"expected one of our topics; got {topic!r}") from None
+
+
+def frame(body: Body) -> bytes:
+    """Avro single-object encoding: 0xC3 0x01, CRC-64-AVRO little-endian, body."""
+    return SINGLE_OBJECT + body.CRC64 + encode_body(body)
+
+
+def unframe(topic: str, value: bytes, *, confluent: ConfluentLookup | None = None) -> tuple[str, bytes]:
+    """(schema's SHA-256, bare body) of a record's value in either framing. Raises UnknownSchema or BodyTooLarge."""
+    if len(value) > MAX_BODY_BYTES + _CRC_END:
+        raise BodyTooLarge(f"{topic}: expected a body of at most {MAX_BODY_BYTES} bytes; got {len(value)} with framing")
+    if value[:2] == SINGLE_OBJECT and len(value) >= _CRC_END:
+        sha256 = _BY_CRC.get((topic, value[2:_CRC_END]))
+        if sha256 is None:
+            raise UnknownSchema(
+                f"expected the fingerprint of a schema of {topic}; got CRC-64 {value[2:_CRC_END].hex()}: "
+                "this reader may be older than the writer"
+            )
+        return sha256, value[_CRC_END:]
+    if value[:1] == CONFLUENT and len(value) >= _CONFLUENT_END:
+        schema_id = int.from_bytes(value[1:_CONFLUENT_END], "big")
+        if confluent is None:
+            raise UnknownSchema(
+                f"expected single-object framing; got registry schema {schema_id}: set SCHEMA_REGISTRY_URL"
+            )
+        sha256 = confluent(schema_id)
+        if sha256 is None or TOPIC_OF.get(sha256) != topic:
+            raise UnknownSchema(f"expected a schema of {topic}; registry schema {schema_id} is none")
+        return sha256, value[_CONFLUENT_END:]
+    raise UnknownSchema(
+        f"expected a value that starts with C3 01 (single-object) or 00 (registry); got {value[:10].hex() or 'nothing'}"
+    )
+
+
+def _resolved(topic: str, data: bytes, writer_sha256: str, reader_sha256: str) -> bytes:
+    """The same body as if the present schema had written it: strict reading first, then Avro's own resolution."""
+    if TOPIC_OF.get(writer_sha256) != topic:
+        raise UnknownSchema(
+            f"expected a schema of {topic} that this reader knows; got {writer_sha256}: it may be older than the writer"
+        )
+    check_datum(json.loads(SCHEMAS[writer_sha256]), data)
+    writer, reader = _parsed(writer_sha256), _parsed(reader_sha256)
+    try:
+        value = schemaless_reader(io.BytesIO(data), writer, reader)
+        out = io.BytesIO()
+        schemaless_writer(out, reader, value)
+    except (ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError) as error:
+        raise UndecodableBody(f"{topic}: can't be read as the present version: {error}") from error
+    return out.getvalue()
+
+
+@lru_cache(maxsize=512)
+def _parsed(sha256: str) -> Any:
+    return parse_schema(json.loads(SCHEMAS[sha256]))
