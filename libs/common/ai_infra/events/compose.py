@@ -13,8 +13,8 @@ from datetime import datetime
 from ai_infra.events.body import Body
 from ai_infra.events.codec import SINGLE_OBJECT, encode_body
 from ai_infra.events.event import Attributes, Cause
-from ai_infra.events.exceptions import BadText, MalformedEvent, WrongLane
-from ai_infra.events.headers import from_headers, to_headers
+from ai_infra.events.exceptions import MalformedEvent, WrongLane
+from ai_infra.events.headers import to_headers
 from ai_infra.events.identifiers import consequence_id, uuid7
 from ai_infra.events.keys import BROADCAST_TOPICS, check_body_key, check_key
 from ai_infra.events.lanes import lane_of_lane_key
@@ -83,12 +83,8 @@ def compose(
         causes=tuple(causes),
         traceparent=traceparent,
     )
-    try:
-        headers = to_headers(attributes)
-    except UnicodeEncodeError as error:
-        raise BadText(f"{topic}: expected attributes that are valid Unicode; got a lone surrogate") from error
-    checked = from_headers(tuple(headers))
-    message = signed_message(checked, topic=topic, key=key, lane=lane, schema_sha256=body.SCHEMA_SHA256, body=data)
+    headers = to_headers(attributes)
+    message = signed_message(attributes, topic=topic, key=key, lane=lane, schema_sha256=body.SCHEMA_SHA256, body=data)
     signature = sign(message)
     if len(signature) != 64:
         raise MalformedEvent(f"expected a signature of 64 bytes from the signer {signer!r}; got {len(signature)}")

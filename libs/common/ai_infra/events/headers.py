@@ -7,6 +7,7 @@ header that the statement does not cover. Headers of other names are not ours: t
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
@@ -33,9 +34,9 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _TIME: Final = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f]")
-_COVERED: Final = frozenset(
-    {"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "ce_dataschema", "content-type"}
-)
+_CLOUDEVENTS: Final = "ce_specversion ce_id ce_source ce_type ce_time ce_subject ce_dataschema content-type"
+_INTEGRITY: Final = "signer signature delegation keyring producer epoch seq prev causes"
+_OURS: Final = frozenset(f"{_CLOUDEVENTS} {_INTEGRITY} traceparent".split())
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -51,15 +52,11 @@ def from_headers(headers: Headers) -> Attributes:
     if len(signature) != SIGNATURE_BYTES:
         raise _unexpected("signature", f"{SIGNATURE_BYTES} raw bytes", signature)
     delegation = _required(h, "delegation")
-    if not SIGNATURE_BYTES < len(delegation) <= MAX_DELEGATION_BYTES:
-        raise _unexpected("delegation", f"a signature and JSON, at most {MAX_DELEGATION_BYTES} bytes", delegation)
+    _sized_delegation(delegation)
     counted = "producer" in h
-    if counted != ("epoch" in h) or counted != ("seq" in h) or ("prev" in h and not counted):
-        raise MalformedEvent("expected producer, epoch and seq all together or none of them, and prev only with them")
-    seq = _integer(h, "seq") if counted else None
+    seq = _integer(h, "seq") if "seq" in h else None
     prev = _sha256("prev", h["prev"]) if "prev" in h else None
-    if seq is not None and seq > 1 and prev is None:
-        raise MalformedEvent(f"expected prev with seq {seq}: only a producer's first event has none")
+    _check_counter(counted=(counted, "epoch" in h, "seq" in h), seq=seq, prev=prev)
     trace = h.get("traceparent", b"")
     return Attributes(
         id=_event_id(_required(h, "ce_id")),
@@ -81,34 +78,38 @@ def from_headers(headers: Headers) -> Attributes:
     )
 
 
-def to_headers(attributes: Attributes) -> list[tuple[str, bytes]]:
-    """Headers that `from_headers` reads back as these attributes. It does not check them."""
-    a = attributes
-    headers = [
-        ("ce_specversion", SPEC_VERSION.encode()),
-        ("ce_id", a.id.encode()),
-        ("ce_source", a.source.encode()),
-        ("ce_type", a.type.encode()),
-        ("ce_time", rfc3339(a.time).encode()),
-        ("ce_dataschema", a.dataschema.encode()),
-        ("content-type", CONTENT_TYPE.encode()),
-        ("signer", a.signer.encode()),
-        ("keyring", b"%d" % a.keyring),
-        ("delegation", a.delegation),
-        ("signature", a.signature),
-    ]
-    if a.subject is not None:
-        headers.append(("ce_subject", a.subject.encode()))
-    if a.producer is not None:
-        if a.epoch is None or a.seq is None:
-            raise MalformedEvent("expected epoch and seq with producer")
-        headers += [("producer", a.producer.encode()), ("epoch", b"%d" % a.epoch), ("seq", b"%d" % a.seq)]
-    if a.prev is not None:
-        headers.append(("prev", a.prev.encode()))
-    if a.causes:
-        headers.append(("causes", causes_json(a.causes)))
-    if a.traceparent is not None:
-        headers.append(("traceparent", a.traceparent.encode()))
+def to_headers(a: Attributes) -> list[tuple[str, bytes]]:
+    """Headers that `from_headers` reads back as these attributes. Raises what it would raise."""
+    try:
+        headers = [
+            ("ce_specversion", SPEC_VERSION.encode()),
+            ("ce_id", _checked(a.id, _event_id)),
+            ("ce_source", _checked_text("ce_source", a.source)),
+            ("ce_type", _checked(a.type, _type)),
+            ("ce_time", rfc3339(a.time).encode()),
+            ("ce_dataschema", _checked(a.dataschema, _dataschema)),
+            ("content-type", CONTENT_TYPE.encode()),
+            ("signer", _checked_text("signer", a.signer)),
+            ("keyring", _checked_integer("keyring", a.keyring)),
+            ("delegation", _sized_delegation(a.delegation)),
+            ("signature", a.signature),
+        ]
+        if a.subject is not None:
+            headers.append(("ce_subject", _checked_text("ce_subject", a.subject)))
+        if a.producer is not None:
+            headers.append(("producer", _checked_text("producer", a.producer)))
+            headers.append(("epoch", _checked_integer("epoch", a.epoch)))
+            headers.append(("seq", _checked_integer("seq", a.seq)))
+        if a.prev is not None:
+            headers.append(("prev", _sha256("prev", a.prev.encode()).encode()))
+        if a.causes:
+            _check_causes(a.causes)
+            headers.append(("causes", causes_json(a.causes)))
+        if a.traceparent is not None and _TRACEPARENT.fullmatch(trace := a.traceparent.encode()):
+            headers.append(("traceparent", trace))
+    except UnicodeEncodeError as error:
+        raise BadText(f"{a.type}: expected attributes that are valid Unicode; got a lone surrogate") from error
+    _check_counter(counted=(a.producer is not None, a.epoch is not None, a.seq is not None), seq=a.seq, prev=a.prev)
     return headers
 
 
@@ -125,14 +126,50 @@ def _collected(headers: Headers) -> dict[str, bytes]:
         names = [name for name, _ in headers]
         twice = sorted({name for name in names if names.count(name) > 1})
         raise RepeatedHeader(f"expected each header once; repeated: {', '.join(repr(name[:64]) for name in twice)}")
-    size = 0
-    for name, value in headers:
-        size += len(name) + len(value or b"")
-        if name.startswith("ce_") and name not in _COVERED:
+    for name in h.keys() - _OURS:
+        if name.startswith("ce_"):
             raise MalformedEvent(f"expected no CloudEvents extension, as it would not be signed; got {name[:64]!r}")
+        if h[name] is None:  # Kafka allows it; what is not ours may be so
+            h[name] = b""
+    try:
+        size = sum(map(len, h)) + sum(map(len, h.values()))
+    except TypeError:
+        raise MalformedEvent("expected headers with values; one of ours is null") from None
     if size > MAX_HEADER_BYTES:
         raise MalformedEvent(f"expected at most {MAX_HEADER_BYTES} bytes of headers; got {size}")
     return h
+
+
+def _check_counter(*, counted: tuple[bool, bool, bool], seq: int | None, prev: str | None) -> None:
+    if counted == (True, True, True):
+        if prev is None and seq is not None and seq > 1:
+            raise MalformedEvent(f"expected prev with seq {seq}: only a producer's first event has none")
+    elif counted != (False, False, False) or prev is not None:
+        raise MalformedEvent("expected producer, epoch and seq all together or none of them, and prev only with them")
+
+
+def _sized_delegation(raw: bytes) -> bytes:
+    if not SIGNATURE_BYTES < len(raw) <= MAX_DELEGATION_BYTES:
+        raise _unexpected("delegation", f"a signature and JSON, at most {MAX_DELEGATION_BYTES} bytes", raw)
+    return raw
+
+
+def _checked(text: str, check: Callable[[bytes], str]) -> bytes:
+    raw = text.encode()
+    check(raw)
+    return raw
+
+
+def _checked_text(name: str, text: str) -> bytes:
+    raw = text.encode()
+    _text(name, raw)
+    return raw
+
+
+def _checked_integer(name: str, value: int | None) -> bytes:
+    if value.__class__ is not int or not 0 <= value <= MAX_INTEGER:
+        raise MalformedEvent(f"header {name}: expected an integer from 0 to 2^53-1; got {value!r}")
+    return b"%d" % value
 
 
 def _unexpected(name: str, expected: str, got: bytes | None) -> MalformedEvent:
@@ -209,16 +246,20 @@ def _integer(h: dict[str, bytes], name: str) -> int:
 
 def _causes(raw: bytes) -> tuple[Cause, ...]:
     try:
-        causes = tuple(
-            Cause(_event_id(item["id"].encode()), item["lane"]) for item in orjson.loads(raw) if len(item) == 2
-        )
+        causes = tuple([Cause(item["id"], item["lane"]) for item in orjson.loads(raw)])
     except (orjson.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
         raise _unexpected("causes", 'canonical JSON [{"id":"<uuid>","lane":<n>}, ...]', raw) from error
-    if not 0 < len(causes) <= MAX_CAUSES:
-        raise MalformedEvent(f"header causes: expected 1..{MAX_CAUSES} causes, or no header; got {len(causes)}")
-    for cause in causes:
-        if cause.lane.__class__ is not int or not 0 <= cause.lane <= MAX_INTEGER:
-            raise MalformedEvent(f"header causes: expected a lane's number; got {cause.lane!r}")
+    _check_causes(causes)
     if causes_json(causes) != raw:
         raise _unexpected("causes", "canonical JSON (RFC 8785)", raw)
     return causes
+
+
+def _check_causes(causes: tuple[Cause, ...]) -> None:
+    if not 0 < len(causes) <= MAX_CAUSES:
+        raise MalformedEvent(f"header causes: expected 1..{MAX_CAUSES} causes, or no header; got {len(causes)}")
+    for cause in causes:
+        if not isinstance(cause.id, str) or not UUID_TEXT.fullmatch(cause.id):
+            raise MalformedEvent(f"header causes: expected a UUID in lowercase; got {str(cause.id)[:64]!r}")
+        if cause.lane.__class__ is not int or not 0 <= cause.lane <= MAX_INTEGER:
+            raise MalformedEvent(f"header causes: expected a lane's number; got {cause.lane!r}")
