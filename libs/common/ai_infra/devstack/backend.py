@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,8 @@ from ai_infra.devstack.state import StackState, StateFile
 from ai_infra.devstack.waiting import wait_until
 
 PORT_RELEASE_SECONDS: Final = 5.0
-ATTEMPTS: Final = 3
+ATTEMPTS: Final = 5
+RETRY_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,12 @@ class Programs:
             try:
                 self._await(self._parts[part], process, ports)
             except PartFailed:
-                # Somebody may have taken a port between our look and the server's own: then other ports help.
+                # Somebody may have taken a port between our look and the server's own, or children of a killed server
+                # have not noticed yet that they are alone: both are over in a moment.
                 if process.alive() or attempt == ATTEMPTS:
                     raise
                 progress(f"{part} ended while starting: another attempt …")
+                threading.Event().wait(RETRY_SECONDS)
             else:
                 return
 

@@ -103,6 +103,7 @@ class Postgres:
             "timezone": "UTC",
         }
         arguments = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
+        self._forget_dead_server()
         program = str(self._binaries() / "postgres")
         return Launch(
             [program, "-D", str(self.directory / "data"), *arguments], _environment(), self.directory, self.account
@@ -140,6 +141,20 @@ class Postgres:
                 found.parent, reachable, symlinks=True
             )  # a wheel in root's home, which others may not enter
         return reachable / found.name
+
+    def _forget_dead_server(self) -> None:
+        """Remove the lock file of a killed server, which Postgres keeps to as long as its pid exists: as a zombie that
+        nobody reaps (in containers), or as another program. Children that outlived it still stop a second server:
+        Postgres finds them by their shared memory."""
+        lock = self.directory / "data" / "postmaster.pid"
+        try:
+            pid = lock.read_text().split("\n", 1)[0].strip()
+        except OSError:
+            return
+        answer = subprocess.run(["ps", "-o", "stat=,args=", "-p", pid], capture_output=True, text=True, check=False)
+        state, _, arguments = answer.stdout.strip().partition(" ")
+        if state.startswith("Z") or str(self.directory) not in arguments:
+            lock.unlink()
 
     def _give(self, path: Path) -> None:
         if self.account:
