@@ -1,0 +1,140 @@
+"""Reading an archive, wherever it lies: a bucket, or a folder that an auditor copied. Read-only.
+
+Paths are relative to the archive's root and never lead out of it. Like everything read from the outside, what comes
+back is believed only after it has been verified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from ai_infra.objects.exceptions import BadUri, NotFound, ObjectsUnavailable, TooLarge
+from ai_infra.objects.model import Digest
+from ai_infra.objects.store import DEFAULT_MAX_BYTES, ObjectStore
+from ai_infra.objects.upload import file_digest
+from ai_infra.objects.uri import Location, join
+from ai_infra.settings import Settings
+
+
+class ObjectReader(Protocol):
+    """The read side of an archive."""
+
+    @property
+    def uri(self) -> str:
+        """Where the archive lies, for messages."""
+        ...
+
+    def get(self, path: str, *, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
+        """The bytes at a path. Raises NotFound, TooLarge, ObjectsUnavailable."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """The paths that start with `prefix`, sorted by their bytes."""
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Whether something is at the path."""
+        ...
+
+    def sha256(self, path: str, *, max_bytes: int | None = None) -> Digest:
+        """Hash what is at the path, in constant memory."""
+        ...
+
+
+class BucketReader:
+    """An archive below `s3://bucket/prefix`."""
+
+    def __init__(self, store: ObjectStore, uri: str) -> None:
+        location = Location.parse_prefix(uri)
+        self._store = store
+        self.uri = f"s3://{location.bucket}/{location.key}".rstrip("/")
+
+    def get(self, path: str, *, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
+        """The bytes at a path."""
+        return self._store.get(join(self.uri, path), max_bytes=max_bytes)
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """The paths that start with `prefix`."""
+        root = f"{self.uri}/"
+        for item in self._store.list(f"{root}{prefix}"):
+            yield item.uri.removeprefix(root)
+
+    def exists(self, path: str) -> bool:
+        """Whether something is at the path."""
+        return self._store.exists(join(self.uri, path))
+
+    def sha256(self, path: str, *, max_bytes: int | None = None) -> Digest:
+        """Hash what is at the path."""
+        return self._store.stream_sha256(join(self.uri, path), max_bytes=max_bytes)
+
+
+class FolderReader:
+    """An archive that lies in a folder, as copied out of its bucket."""
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise NotFound(f"there is no folder {root}: copy the archive there first, or name its bucket")
+        self._root = root.resolve()
+        self.uri = self._root.as_uri()
+
+    def get(self, path: str, *, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
+        """The bytes at a path."""
+        file = self._file(path)
+        try:
+            with file.open("rb") as opened:
+                data = opened.read(max_bytes + 1)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise NotFound(f"{path} is not in {self.uri}") from None
+        except OSError as error:
+            raise ObjectsUnavailable(f"{path} in {self.uri} cannot be read: {error}") from error
+        if len(data) > max_bytes:
+            raise TooLarge(f"{path} in {self.uri} is longer than {max_bytes} bytes")
+        return data
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """The paths that start with `prefix`."""
+        below = self._file(prefix.rpartition("/")[0]) if "/" in prefix else self._root
+        if not below.is_dir():
+            return
+        paths = (file.relative_to(self._root).as_posix() for file in below.rglob("*") if file.is_file())
+        yield from sorted((path for path in paths if path.startswith(prefix)), key=str.encode)
+
+    def exists(self, path: str) -> bool:
+        """Whether something is at the path."""
+        return self._file(path).is_file()
+
+    def sha256(self, path: str, *, max_bytes: int | None = None) -> Digest:
+        """Hash what is at the path."""
+        file = self._file(path)
+        if not file.is_file():
+            raise NotFound(f"{path} is not in {self.uri}")
+        if max_bytes is not None and file.stat().st_size > max_bytes:
+            raise TooLarge(f"{path} in {self.uri} is longer than {max_bytes} bytes")
+        return file_digest(file)
+
+    def _file(self, path: str) -> Path:
+        file = (self._root / path).resolve()
+        if not file.is_relative_to(self._root):
+            raise BadUri(f"{path!r} leads out of {self.uri}")
+        return file
+
+
+def open_store(uri: str, settings: Settings | None = None) -> ObjectReader:
+    """Open an archive for reading: `s3://bucket[/prefix]` (needs settings), `file:///folder`, or a folder's path."""
+    if uri.startswith("s3://"):
+        if settings is None:
+            raise BadUri(
+                f"{uri} is in an object store: its settings are needed (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID)"
+            )
+        return BucketReader(ObjectStore(settings), uri)
+    if uri.startswith("file:"):
+        parts = urlsplit(uri)
+        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise BadUri(f"expected file:///absolute/folder, got {uri!r}")
+        return FolderReader(Path(unquote(parts.path)))
+    if "://" in uri:
+        raise BadUri(f"an archive is at s3://bucket/prefix or in a folder, not at {uri!r}")
+    return FolderReader(Path(uri))
