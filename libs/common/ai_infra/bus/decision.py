@@ -156,7 +156,7 @@ class StateView(Protocol):
         """All records of that type in the lane with their ids, in the order of their ids."""
 
 
-class Refuse(AiInfraError):  # noqa: N818 - a verdict, not a failure
+class Refuse(AiInfraError):
     """Raised by `decide`: this event is refused for these reasons. It changes nothing, and its sender is told."""
 
     code = "refused"

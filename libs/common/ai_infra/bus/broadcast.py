@@ -1,0 +1,144 @@
+"""What everyone must know, read whole before anything else is done and followed from then on: keyrings and policies.
+
+`signer.changed` and `policy.changed` have one partition and are read without a group. A keyring proves itself by the
+root keys; a policy is an event like any other, verified by the keyring. What does not verify is counted and passed
+over: it must never stop a reader, and never become known to it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import orjson
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+
+from ai_infra.bus.consume import check_message_error, record_from_message
+from ai_infra.bus.decision import NO_POLICY, PolicyView
+from ai_infra.bus.kafka_config import reader_config
+from ai_infra.errors import AiInfraError, UnavailableError
+from ai_infra.events.canonical import sha256_hex
+from ai_infra.events.codec import decode_body
+from ai_infra.events.event import Record
+from ai_infra.events.generated import PolicyChanged, SignerChanged
+from ai_infra.events.parse import read
+from ai_infra.settings import Settings
+from ai_infra.telemetry import metrics
+from ai_infra.trust.exceptions import AwaitKeyring
+from ai_infra.trust.keyrings import Keyrings
+from ai_infra.trust.open import load_roots
+from ai_infra.trust.verify import Verifier
+
+log = structlog.get_logger(__name__)
+
+TOPICS: Final = (SignerChanged.TOPIC, PolicyChanged.TOPIC)
+
+
+class Broadcast:
+    """Follows the broadcast topics. Use from one thread; `keyrings` and `policy` may be read from any."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        service: str = "reader",
+        keyrings: Keyrings | None = None,
+        verifier: Verifier | None = None,
+    ) -> None:
+        """Connects; reads nothing yet. What is not given is made from the pinned roots of the settings."""
+        self.keyrings = keyrings if keyrings is not None else Keyrings(load_roots(settings))
+        self.verifier = verifier if verifier is not None else Verifier(self.keyrings, settings.log.lanes)
+        self._service = service
+        self._policy = NO_POLICY
+        self._records: dict[str, list[Record]] = {topic: [] for topic in TOPICS}
+        self._waiting: list[Record] = []
+        self._ends: set[str] = set()
+        self._consumer = Consumer(reader_config(settings, f"{service}.broadcast"))
+        self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in TOPICS])
+
+    @property
+    def policy(self) -> PolicyView:
+        """The newest policy; version 0 with an empty document before the first."""
+        return self._policy
+
+    def catch_up(self, timeout: float) -> None:
+        """Reads both topics to their ends. Raises UnavailableError where that takes longer than `timeout` seconds, or
+        where no keyring has been published."""
+        self._ends.clear()
+        deadline = time.monotonic() + timeout
+        while self._ends != set(TOPICS):
+            if time.monotonic() > deadline:
+                missing = ", ".join(sorted(set(TOPICS) - self._ends))
+                raise UnavailableError(
+                    f"the broadcast topics were not read to their ends within {timeout:.0f} s (missing: {missing}); "
+                    "is the broker there, and has `ai-infra topics create` been run?"
+                )
+            self._read(0.1)
+        if self.keyrings.latest_version == 0:
+            raise UnavailableError(
+                f"no keyring that the pinned roots have signed is published on {SignerChanged.TOPIC}; publish one with "
+                "`ai-infra keys init`, or see that AI_INFRA_TRUST_ROOTS names the roots of this log"
+            )
+
+    def poll(self) -> None:
+        """Takes what has come; does not wait."""
+        self._read(0)
+
+    def records_of(self, topic: str, from_offset: int = 0) -> list[Record]:
+        """Accepted records of a broadcast topic from an offset on, in their order."""
+        return [r for r in self._records[topic] if r.offset >= from_offset]
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _read(self, timeout: float) -> None:
+        for message in self._consumer.consume(100, timeout=timeout):
+            error = message.error()
+            if error is not None:
+                if error.code() == KafkaError._PARTITION_EOF:
+                    self._ends.add(message.topic() or "")
+                else:
+                    check_message_error(error, f"ai-infra.{self._service}.broadcast")
+                continue
+            self._take(record_from_message(message))
+
+    def _take(self, record: Record) -> None:
+        try:
+            if record.topic == SignerChanged.TOPIC:
+                self._take_keyring(record)
+            else:
+                self._take_policy(record)
+        except AwaitKeyring:
+            self._waiting.append(record)
+        except AiInfraError as refused:
+            metrics.BUS_ERRORS.labels(self._service, refused.code).inc()
+            log.error("broadcast record ignored", topic=record.topic, offset=record.offset, why=str(refused))
+
+    def _take_keyring(self, record: Record) -> None:
+        """A keyring is judged by the roots before the event that brings it: the first one names its own messenger."""
+        body = decode_body(record.topic, read(record, lanes=1).body_bytes)
+        if not isinstance(body, SignerChanged):
+            raise TypeError(f"{record.topic} carries {type(body).__name__}")
+        self.keyrings.accept(body.keyring)
+        self.verifier.verify(record)
+        self._records[record.topic].append(record)
+        metrics.TRUST_KEYRING_VERSION.labels(self._service).set(body.version)
+        waiting, self._waiting = self._waiting, []
+        for earlier in waiting:
+            self._take(earlier)
+
+    def _take_policy(self, record: Record) -> None:
+        event = self.verifier.verify(record)
+        body = event.body
+        if not isinstance(body, PolicyChanged):
+            raise TypeError(f"{record.topic} carries {type(body).__name__}")
+        text = body.policy_json.encode()
+        if sha256_hex(text) != body.policy_sha256 or body.version <= self._policy.version:
+            raise AiInfraError(
+                f"policy version {body.version} does not follow version {self._policy.version}, or its SHA-256 is not "
+                f"{body.policy_sha256}",
+                code="bad_policy",
+            )
+        self._policy = PolicyView(version=body.version, sha256=body.policy_sha256, document=orjson.loads(text))
+        self._records[record.topic].append(record)

@@ -1,0 +1,63 @@
+"""From a Kafka message to our `Record`, and the errors of a consumer that must stop a service."""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaError, Message
+
+from ai_infra.errors import AiInfraError
+from ai_infra.events.event import Record
+
+
+class LostOffsetsError(AiInfraError):
+    """The group has no committed position for an input, or one that the topic no longer has."""
+
+    code = "lost_offsets"
+
+
+class RestartNeededError(AiInfraError):
+    """The process cannot know what became of its transaction or its membership, and must start anew."""
+
+    code = "restart_needed"
+
+
+def record_from_message(message: Message) -> Record:
+    """The message as a `Record`: raw bytes, all headers in order (a header without a value has b"")."""
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    if topic is None or partition is None or offset is None:
+        raise ValueError("a message without topic, partition or offset is not a record")
+    headers = tuple((name, _bytes(value)) for name, value in message.headers() or ())
+    return Record(
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        append_time_ms=message.timestamp()[1],
+        key=_maybe_bytes(message.key()),
+        value=_maybe_bytes(message.value()),
+        headers=headers,
+    )
+
+
+def check_message_error(error: KafkaError, group: str) -> None:
+    """Raises for errors that a consumer cannot go on after; returns for those that pass by themselves."""
+    code = error.code()
+    if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+        raise LostOffsetsError(
+            f"group {group} has lost its position: {error.str()}. Nothing was skipped. "
+            "See how much is missing with `ai-infra lag`, then place the group with `ai-infra groups seek`"
+        )
+    if code in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}:
+        raise RestartNeededError(f"an input topic is not there: {error.str()}; run `ai-infra topics create`")
+    if code in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}:
+        raise RestartNeededError(
+            f"the broker refuses: {error.str()}; `ai-infra topics acl` prints what this role needs"
+        )
+    if error.fatal():
+        raise RestartNeededError(f"the consumer of {group} cannot go on: {error.str()}")
+
+
+def _bytes(value: str | bytes | None) -> bytes:
+    return value.encode() if isinstance(value, str) else value or b""
+
+
+def _maybe_bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,408 @@
+"""One lane of a service: the order in which its triggers are decided, and all that follows from each of them.
+
+A lane knows no Kafka. It is given verified events, ticks and finished work, calls `decide`, and adds what follows to
+the open batch; the runtime commits the batch or drops it. Nothing here changes committed state before `commit()`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from ai_infra.bus.batch import Batch, Outgoing
+from ai_infra.bus.deadletters import dead_letter
+from ai_infra.bus.decision import (
+    Context,
+    Decision,
+    Delete,
+    Done,
+    Put,
+    Refuse,
+    Say,
+    Tick,
+    Trigger,
+    WorkError,
+)
+from ai_infra.bus.halts import FailureRun, JunkBudget
+from ai_infra.bus.hearing import Hearing
+from ai_infra.bus.records import RUNTIME_RECORDS, SELF, Halt, PendingTimer, PendingWork
+from ai_infra.bus.state import LaneState
+from ai_infra.bus.voice import Surroundings, Voice
+from ai_infra.errors import AiInfraError
+from ai_infra.events.compose import consequence_id
+from ai_infra.events.event import Cause, Event, Record
+from ai_infra.events.generated import EventRefused, OperatorAction, Reason
+from ai_infra.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+RESUME_ACTION: Final = "groups.resume"
+
+
+class UndeclaredEventError(AiInfraError):
+    """A service said, or was about to say, what it never declared."""
+
+    code = "undeclared_event"
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who is told of a refusal: the event that was refused and its signer. `model` is None where the key names none."""
+
+    event_id: str
+    event_hash: str
+    signer: str
+    model: str | None
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a trigger comes from: `id` names the trigger itself, `cause` the event in the log that it goes back to."""
+
+    id: str
+    model: str
+    cause: Cause
+    traceparent: str | None
+
+
+class Lane:
+    """The state and the open batch's share of one lane."""
+
+    def __init__(self, number: int, surroundings: Surroundings) -> None:
+        self.number = number
+        self.state = LaneState((*RUNTIME_RECORDS, *surroundings.service.records))
+        self.to_start: list[PendingWork] = []
+        self.to_cancel: list[str] = []
+        self._around = surroundings
+        self._service = surroundings.service
+        self._failures = FailureRun()
+        self._junk = JunkBudget()
+        self._due: list[tuple[datetime, str]] = []
+        self._voice = Voice(number, self.state, surroundings)
+        self._hearing = Hearing(self.state, surroundings.service.name)
+        self._pending = 0
+        self._resumed = False
+
+    # -- what the runtime asks ------------------------------------------------------------------------------------
+
+    @property
+    def halted(self) -> Halt | None:
+        return self.state.get(Halt, SELF)
+
+    @property
+    def pending_work(self) -> int:
+        """How much work the lane waits for, open batch included."""
+        return self._pending
+
+    def loaded(self) -> None:
+        """Call once after the state has been restored. Pending work is started by `resume_work`."""
+        self._due = [(timer.at, key) for key, timer in self.state.all(PendingTimer)]
+        heapq.heapify(self._due)
+        self._pending = sum(1 for _ in self.state.all(PendingWork))
+        metrics.BUS_LANE_HALTED.labels(self._service.name, str(self.number)).set(1 if self.halted else 0)
+
+    def resume_work(self, running: Callable[[PendingWork], bool]) -> Iterator[PendingWork]:
+        """Pending work to be started here: what `running` says is not at work in this process, with attempt + 1."""
+        for key, work in list(self.state.all(PendingWork)):
+            if not running(work):
+                again = replace(work, attempt=work.attempt + 1)
+                self.state.put(key, again)
+                yield again
+
+    def commit(self) -> bool:
+        """The batch has happened. True when the lane was halted before it and is not any more."""
+        self.state.commit()
+        self.to_start.clear()
+        self.to_cancel.clear()
+        resumed, self._resumed = self._resumed, False
+        return resumed
+
+    def rollback(self) -> None:
+        self.state.rollback()
+        self.to_start.clear()
+        self.to_cancel.clear()
+        self._resumed = False
+        self.loaded()
+
+    # -- triggers -------------------------------------------------------------------------------------------------
+
+    def event(self, event: Event[Any], batch: Batch, *, redriven: bool = False) -> bool:
+        """Decides a verified event. Returns False when the lane has halted on it (the event is dead-lettered)."""
+        if (why := self._hearing.heard_before(event, redriven=redriven)) is not None:
+            batch.count(metrics.BUS_RECORDS.labels(self._service.name, event.type, "duplicate"))
+            self._bury(event.record, "duplicate", why, batch)
+            return True
+        if isinstance(event.body, OperatorAction):
+            self._operator(event.body)
+            if OperatorAction not in self._service.listens:
+                self._hearing.remember(event, failed=False)
+                return True
+        origin = Origin(event.id, event.model, Cause(event.id, event.lane), event.attributes.traceparent)
+        try:
+            self._decide(event, origin, batch)
+        except Refuse as refusal:
+            self._refuse(event, refusal.reasons, refusal.code, str(refusal), batch)
+            self._failures.succeeded()
+        except Exception as error:  # noqa: BLE001 - whatever decide raises is this event's dead letter, not our end
+            return self._decide_failed(event, error, batch)
+        else:
+            self._hearing.remember(event, failed=False)
+            self._failures.succeeded()
+            batch.count(metrics.BUS_RECORDS.labels(self._service.name, event.type, "decided"))
+        return True
+
+    def reject(self, record: Record, error: AiInfraError, sender: Sender | None, batch: Batch) -> bool:
+        """Takes a record that could not be verified. `sender` is who signed it, where the signature itself was good.
+
+        Returns False when the lane has halted on it.
+        """
+        batch.count(metrics.TRUST_VERIFY_FAILURES.labels(self._service.name, error.code))
+        if sender is None and not self._junk.take(self._around.clock().timestamp()):
+            batch.count(metrics.BUS_RECORDS.labels(self._service.name, record.topic, "junk"))
+            return True
+        log.warning("record refused", topic=record.topic, offset=record.offset, code=error.code, why=str(error))
+        self._bury(record, error.code, str(error), batch)
+        batch.count(metrics.BUS_RECORDS.labels(self._service.name, record.topic, "dead_letter"))
+        if sender is None:
+            return True
+        self._hearing.failed(sender.event_id, sender.event_hash, record.append_time_ms)
+        if sender.model is not None:
+            reasons = (Reason(code=error.code, detail=str(error)),)
+            self._say_refused(sender, sender.model, record.topic, reasons, batch)
+        if error.code in {"undecodable_body", "unknown_schema"}:
+            return self._count_failure(error.code, str(error))
+        return True
+
+    def tick(self, key: str, batch: Batch) -> None:
+        timer = self.state.get(PendingTimer, key)
+        if timer is None:
+            return
+        self.state.delete(PendingTimer, key)
+        cause = Cause(timer.cause_id, timer.cause_lane)
+        tick_id = consequence_id(timer.cause_id, f"tick/{key}/{int(timer.at.timestamp() * 1000)}")
+        tick = Tick(id=tick_id, key=key, at=timer.at, model=timer.model, cause=cause)
+        self._decide_or_halt(tick, Origin(tick_id, timer.model, cause, timer.traceparent), batch)
+
+    def done(self, work: PendingWork, result: Any, error: WorkError | None, batch: Batch) -> bool:
+        """Decides finished work. False when the lane no longer waits for it."""
+        key = work_key(work.kind, work.work_id)
+        pending = self.state.get(PendingWork, key)
+        if pending is None or pending.asked_by != work.asked_by:
+            return False
+        self.state.delete(PendingWork, key)
+        self._pending -= 1
+        cause = Cause(pending.cause_id, pending.cause_lane)
+        done_id = consequence_id(pending.asked_by, f"done/{key}")
+        kind = self._service.work[pending.kind]
+        done = Done(
+            id=done_id,
+            kind=pending.kind,
+            work_id=pending.work_id,
+            args=msgspec.json.decode(pending.args, type=kind.args),
+            result=result,
+            error=error,
+            attempt=work.attempt,
+            model=pending.model,
+            cause=cause,
+        )
+        self._decide_or_halt(done, Origin(done_id, pending.model, cause, pending.traceparent), batch)
+        return True
+
+    def due(self, now: datetime) -> Iterator[str]:
+        """Keys of timers that have come due, the earliest first."""
+        while self._due and self._due[0][0] <= now:
+            at, key = heapq.heappop(self._due)
+            timer = self.state.get(PendingTimer, key)
+            if timer is not None and timer.at == at:
+                yield key
+
+    def next_due(self) -> datetime | None:
+        """When the next timer comes due; None where there is none, or the lane is halted."""
+        return self._due[0][0] if self._due and not self.halted else None
+
+    def waits_for(self, key: str) -> bool:
+        """Whether work `<kind>/<id>` is still pending."""
+        return self.state.get(PendingWork, key) is not None
+
+    def keep_house(self, batch: Batch) -> None:
+        """Says the heartbeat and forgets old event ids, where it is time for that."""
+        self._voice.heartbeat(batch)
+        self._hearing.forget_old(self._voice.now())
+
+    def state_records(self) -> list[Outgoing]:
+        """The changed state of the open batch, signed. Call once, last, before the commit."""
+        return self._voice.state_records()
+
+    # -- deciding -------------------------------------------------------------------------------------------------
+
+    def _decide_or_halt(self, trigger: Tick | Done, origin: Origin, batch: Batch) -> None:
+        """A tick or finished work has no record to bury: what `decide` raises halts the lane rather than being lost."""
+        try:
+            self._decide(trigger, origin, batch)
+        except Exception as error:
+            log.exception("decide failed on its own trigger", lane=self.number, trigger=trigger)
+            if isinstance(trigger, Tick):
+                self._set_timer(trigger.key, trigger.at, origin)
+            else:
+                key = work_key(trigger.kind, trigger.work_id)
+                self.state.put(key, _pending(trigger.kind, trigger.work_id, trigger.args, trigger.attempt, origin))
+                self._pending += 1
+            self._halt("decide_failed", f"{type(error).__name__} while deciding {type(trigger).__name__}: {error}")
+
+    def _decide(self, trigger: Trigger, origin: Origin, batch: Batch) -> None:
+        """Calls `decide` and applies its answer whole, or raises with nothing changed."""
+        context = Context(
+            now=self._voice.now(),
+            lane=self.number,
+            service=self._service.name,
+            rules=self._service.rules,
+            keyring=self._around.keyring_version(),
+            policy=self._around.policy(),
+        )
+        savepoint, said = self.state.savepoint(), len(batch.outgoing)
+        started, cancelled, pending = len(self.to_start), len(self.to_cancel), self._pending
+        try:
+            with metrics.BUS_DECIDE.labels(self._service.name).time():
+                decision = self._service.decide(self.state, trigger, context)
+            self._apply(decision, origin, context.now, batch)
+        except BaseException:
+            self.state.restore_savepoint(savepoint)
+            del batch.outgoing[said:], self.to_start[started:], self.to_cancel[cancelled:]
+            self._pending = pending
+            raise
+
+    def _apply(self, decision: Decision, origin: Origin, now: datetime, batch: Batch) -> None:
+        self._voice.decided_at(now)
+        for say in decision.events:
+            if type(say.body) not in self._service.says:
+                raise UndeclaredEventError(
+                    f"service {self._service.name} decided to say {type(say.body).__name__}, which it does not "
+                    f"declare; it declares {[t.__name__ for t in self._service.says]}"
+                )
+            event_id = consequence_id(origin.id, f"{say.body.TOPIC}/{say.kind or ''}/{say.subject or ''}")
+            causes = (origin.cause, *say.causes)
+            self._voice.say(say, event_id, batch, model=origin.model, causes=causes, traceparent=origin.traceparent)
+        for change in decision.state:
+            match change:
+                case Put(id=record_id, record=record):
+                    self.state.put(record_id, record)
+                case Delete(record_type=record_type, id=record_id):
+                    self.state.delete(record_type, record_id)
+        for timer in decision.timers:
+            if timer.at is None:
+                self.state.delete(PendingTimer, timer.key)
+                continue
+            self._set_timer(timer.key, timer.at.astimezone(UTC), origin)
+        for kind, work_id in decision.cancel:
+            key = work_key(kind, work_id)
+            if self.state.get(PendingWork, key) is not None:
+                self.state.delete(PendingWork, key)
+                self._pending -= 1
+                self.to_cancel.append(key)
+        for work in decision.work:
+            key = work_key(work.kind, work.id)
+            wanted = self._service.work[work.kind]
+            if not isinstance(work.args, wanted.args):
+                raise TypeError(f"work {key} needs args of type {wanted.args.__name__}, not {type(work.args).__name__}")
+            if self.state.get(PendingWork, key) is not None:
+                continue
+            pending = _pending(work.kind, work.id, work.args, 1, origin)
+            self.state.put(key, pending)
+            self._pending += 1
+            self.to_start.append(pending)
+
+    def _set_timer(self, key: str, at: datetime, origin: Origin) -> None:
+        timer = PendingTimer(at, origin.model, origin.cause.id, origin.cause.lane, origin.traceparent)
+        self.state.put(key, timer)
+        heapq.heappush(self._due, (at, key))
+
+    # -- refusing -------------------------------------------------------------------------------------------------
+
+    def _refuse(self, event: Event[Any], reasons: tuple[Reason, ...], code: str, why: str, batch: Batch) -> None:
+        batch.count(metrics.BUS_RECORDS.labels(self._service.name, event.type, "refused"))
+        self._bury(event.record, code, why, batch)
+        self._hearing.remember(event, failed=True)
+        sender = Sender(event.id, event.hash, event.signer, event.model, event.attributes.traceparent)
+        self._say_refused(sender, event.model, event.type, reasons, batch)
+
+    def _say_refused(
+        self, sender: Sender, model: str, event_type: str, reasons: tuple[Reason, ...], batch: Batch
+    ) -> None:
+        event_id = sender.event_id
+        body = EventRefused(
+            model=model,
+            event_id=event_id,
+            event_type=event_type,
+            event_hash=sender.event_hash,
+            service=self._service.name,
+            signer=sender.signer,
+            reasons=tuple(replace(r, detail=r.detail[:1_000]) for r in reasons[:32]),
+            rules=self._service.rules,
+        )
+        refusal_id = consequence_id(event_id, f"{EventRefused.TOPIC}/{self._service.name}")
+        causes = (Cause(event_id, self.number),)
+        say = Say(body, subject=event_id)
+        self._voice.say(say, refusal_id, batch, model=model, causes=causes, traceparent=sender.traceparent)
+
+    def _decide_failed(self, event: Event[Any], error: Exception, batch: Batch) -> bool:
+        log.exception("decide failed", lane=self.number, event_id=event.id, event_type=event.type)
+        why = f"{type(error).__name__}: {error}"
+        reason = Reason(code="decide_failed", detail=f"{self._service.name} could not decide on this event: {why}")
+        self._refuse(event, (reason,), "decide_failed", why, batch)
+        return self._count_failure("decide_failed", why)
+
+    def _count_failure(self, code: str, why: str) -> bool:
+        if not self._failures.failed():
+            return True
+        self._halt(code, f"{self._failures.consecutive} failures in a row; the last: {why}")
+        return False
+
+    def _halt(self, code: str, reason: str) -> None:
+        failures = self._failures.consecutive
+        self.state.put(SELF, Halt(since=self._voice.now(), code=code, reason=reason[:2_000], failures=failures))
+        metrics.BUS_LANE_HALTED.labels(self._service.name, str(self.number)).set(1)
+        log.error("lane halted", lane=self.number, code=code, reason=reason)
+
+    def _bury(self, record: Record, code: str, reason: str, batch: Batch) -> None:
+        now_ms = int(self._around.clock().timestamp() * 1000)
+        letter = dead_letter(record, service=self._service.name, code=code, reason=reason, now_ms=now_ms)
+        batch.outgoing.append(letter)
+        batch.count(metrics.BUS_DEAD_LETTERS.labels(self._service.name, code))
+
+    def _operator(self, action: OperatorAction) -> None:
+        if action.action != RESUME_ACTION or action.target not in {
+            self._service.name,
+            f"{self._service.name}/{self.number}",
+        }:
+            return
+        if self.halted is not None:
+            self.state.delete(Halt, SELF)
+            self._resumed = True
+            self._failures.reset()
+            metrics.BUS_LANE_HALTED.labels(self._service.name, str(self.number)).set(0)
+            log.info("lane resumed by an operator", lane=self.number, operator=action.operator, reason=action.reason)
+
+
+def _pending(kind: str, work_id: str, args: Any, attempt: int, origin: Origin) -> PendingWork:
+    return PendingWork(
+        kind=kind,
+        work_id=work_id,
+        args=msgspec.json.encode(args).decode(),
+        attempt=attempt,
+        model=origin.model,
+        cause_id=origin.cause.id,
+        cause_lane=origin.cause.lane,
+        asked_by=origin.id,
+        traceparent=origin.traceparent,
+    )
+
+
+def work_key(kind: str, work_id: str) -> str:
+    return f"{kind}/{work_id}"

@@ -1,0 +1,146 @@
+"""Bringing a lane's state back from the compacted topic, in the only order that is safe.
+
+First the committed offsets of the whole lane (the broker answers only when no transaction is pending on them), then the
+end of the state partition, then the state up to that end. The end read first would give new offsets with old state: one
+batch lost, a version number given twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_INVALID,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from ai_infra.bus.consume import LostOffsetsError, RestartNeededError, record_from_message
+from ai_infra.bus.kafka_config import client_config, reader_config
+from ai_infra.bus.lane import Lane
+from ai_infra.bus.state_records import read_state_record
+from ai_infra.errors import AiInfraError
+from ai_infra.settings import Settings
+from ai_infra.telemetry import metrics
+from ai_infra.trust.verify import Verifier
+
+log = structlog.get_logger(__name__)
+
+RESTORE_DEADLINE_SECONDS: Final = 120.0
+CALL_SECONDS: Final = 30.0
+Offsets = dict[tuple[str, int], int]
+
+
+class Restorer:
+    """Reads lanes' state back. `make_lane(number)` gives an empty lane; use from one thread."""
+
+    def __init__(
+        self, settings: Settings, *, service: str, verifier: Verifier, make_lane: Callable[[int], Lane]
+    ) -> None:
+        self._service = service
+        self._topic = f"{service}.state"
+        self._verifier = verifier
+        self._make_lane = make_lane
+        self._admin = AdminClient(client_config(settings, f"{service}.restore"))
+        self._reader = Consumer(reader_config(settings, f"{service}.restore"))
+
+    def restore(
+        self, number: int, partitions: list[tuple[str, int]], consumer: Consumer, group: str
+    ) -> tuple[Lane, Offsets]:
+        """The lane as it was after the last committed transaction, and where its input goes on."""
+        with metrics.BUS_RESTORE.labels(self._service).time():
+            offsets = self._committed(partitions, consumer, group)
+            end = self._end_of_state(number)
+            lane = self._make_lane(number)
+            read, ignored = self._read(lane, number, end)
+            lane.loaded()
+        log.info("lane restored", lane=number, records=len(lane.state), read=read, ignored=ignored)
+        return lane, offsets
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _committed(self, partitions: list[tuple[str, int]], consumer: Consumer, group: str) -> Offsets:
+        deadline = time.monotonic() + CALL_SECONDS
+        while True:
+            try:
+                found = consumer.committed([TopicPartition(t, p) for t, p in partitions], timeout=CALL_SECONDS)
+                break
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() > deadline:
+                    raise RestartNeededError(
+                        f"the committed offsets of {group} cannot be read: {error.args[0].str()}"
+                    ) from error
+        offsets: Offsets = {}
+        for place in found:
+            if place.error is not None:
+                raise RestartNeededError(
+                    f"the committed offset of {place.topic}[{place.partition}]: {place.error.str()}"
+                )
+            if place.offset == OFFSET_INVALID:
+                raise LostOffsetsError(
+                    f"group {group} has no committed offset for {place.topic}[{place.partition}]: expected one from "
+                    "the start, made by `ai-infra topics create`. If the group was deleted, place it with "
+                    "`ai-infra groups seek`"
+                )
+            offsets[(place.topic, place.partition)] = place.offset
+        return offsets
+
+    def _end_of_state(self, number: int) -> int:
+        """The end of the state partition, open transactions included: LSO would hide what was committed behind them."""
+        place = TopicPartition(self._topic, number)
+        future = self._admin.list_offsets(
+            {place: OffsetSpec.latest()},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=CALL_SECONDS,
+        )[place]
+        return int(future.result().offset)
+
+    def _read(self, lane: Lane, number: int, end: int) -> tuple[int, int]:
+        read = ignored = 0
+        counters: dict[str, int] = {}
+        if end == 0:
+            return read, ignored
+        self._reader.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING)])
+        deadline = time.monotonic() + RESTORE_DEADLINE_SECONDS
+        try:
+            while True:
+                if time.monotonic() > deadline:
+                    raise RestartNeededError(
+                        f"{self._topic}[{number}] was not read to {end} within {RESTORE_DEADLINE_SECONDS:.0f} s"
+                    )
+                for message in self._reader.consume(1_000, timeout=0.2):
+                    error = message.error()
+                    if error is not None:
+                        if error.code() == KafkaError._PARTITION_EOF:
+                            if (message.offset() or 0) >= end:
+                                return read, ignored
+                            continue  # the last stable offset: a dead process's transaction has yet to time out
+                        if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
+                            raise RestartNeededError(f"{self._topic}[{number}] cannot be read: {error.str()}")
+                        continue
+                    record = record_from_message(message)
+                    read += 1
+                    try:
+                        key, value, counter = read_state_record(record, self._verifier, service=self._service)
+                    except AiInfraError as refused:
+                        ignored += 1
+                        metrics.BUS_ERRORS.labels(self._service, refused.code).inc()
+                        log.error("state record ignored", offset=record.offset, code=refused.code, why=str(refused))
+                        continue
+                    if counter <= counters.get(key, 0):
+                        ignored += 1
+                        log.error("state record ignored: an older one was written again", key=key, offset=record.offset)
+                        continue
+                    counters[key] = counter
+                    lane.state.load(key, value)
+        finally:
+            self._reader.unassign()

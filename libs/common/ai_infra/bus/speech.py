@@ -1,0 +1,96 @@
+"""How a service speaks: events and state records, composed and signed by the process's session key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from ai_infra.bus.batch import Outgoing
+from ai_infra.bus.state_records import sign_state_record
+from ai_infra.events.compose import compose
+from ai_infra.events.event import Cause
+
+
+class SessionLike(Protocol):
+    """What of `ai_infra.trust.session.Session` is used here."""
+
+    @property
+    def signer_id(self) -> str: ...
+    @property
+    def keyring(self) -> int: ...
+    @property
+    def delegation(self) -> bytes: ...
+    def sign(self, message: bytes) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    outgoing: Outgoing
+    hash: str
+
+
+class Speech:
+    """Composes what one service says. Raises the events room's errors where a body may not be sent."""
+
+    def __init__(self, service: str, session: SessionLike) -> None:
+        self._service = service
+        self._session = session
+
+    def event(
+        self,
+        body: Any,
+        *,
+        key: str,
+        lane: int,
+        event_id: str,
+        time: datetime,
+        subject: str | None,
+        epoch: int,
+        seq: int,
+        prev: str | None,
+        causes: tuple[Cause, ...],
+        traceparent: str | None,
+    ) -> Said:
+        session = self._session
+        signed = compose(
+            body,
+            key=key,
+            lane=lane,
+            id=event_id,
+            time=time,
+            source=f"/ai-infra/{self._service}",
+            subject=subject,
+            signer=session.signer_id,
+            keyring=session.keyring,
+            delegation=session.delegation,
+            sign=session.sign,
+            producer=f"{self._service}/{lane}",
+            epoch=epoch,
+            seq=seq,
+            prev=prev,
+            causes=causes,
+            traceparent=traceparent,
+        )
+        return Said(Outgoing(signed.topic, signed.partition, signed.key, signed.value, signed.headers), signed.hash)
+
+    def state_record(self, lane: int, key: str, value: bytes | None, counter: int) -> Outgoing:
+        """A record of `<service>.state`, signed with the session key; `counter` numbers the lane's state records."""
+        topic = f"{self._service}.state"
+        session = self._session
+        headers = sign_state_record(
+            topic=topic,
+            key=key,
+            lane=lane,
+            value=value,
+            counter=counter,
+            signer=session.signer_id,
+            keyring=session.keyring,
+            delegation=session.delegation,
+            sign=session.sign,
+        )
+        return Outgoing(topic, lane, key.encode(), value, headers)
+
+
+Clock = Callable[[], datetime]

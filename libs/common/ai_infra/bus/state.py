@@ -1,0 +1,137 @@
+"""A lane's state: typed records in memory, with the changes of the open batch kept apart until it is committed.
+
+A record is stored under `<TypeName>/<id>` as JSON `{"v": 1, "r": {...}}`. The room never touches Kafka: reading and
+writing the compacted topic is `restore.py` and `runtime.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+
+from ai_infra.errors import AiInfraError
+
+R = TypeVar("R")
+
+STATE_FORMAT: Final = 1
+_MISSING: Final = object()
+
+
+class StateError(AiInfraError):
+    """A state record cannot be read: the service must not go on without it."""
+
+    code = "bad_state"
+
+
+class LaneState:
+    """Records by type and id. Implements `StateView`; reads see the open batch, `commit` and `rollback` end it."""
+
+    def __init__(self, types: tuple[type, ...]) -> None:
+        self._types: dict[str, type] = {record_name(t): t for t in types}
+        self._committed: dict[str, dict[str, Any]] = {name: {} for name in self._types}
+        self._open: dict[tuple[str, str], Any] = {}  # None: deleted
+
+    def get(self, record_type: type[R], record_id: str, /) -> R | None:
+        name = self._known(record_type)
+        found = self._open.get((name, record_id), _MISSING)
+        if found is _MISSING:
+            found = self._committed[name].get(record_id)
+        return cast("R | None", found)
+
+    def all(self, record_type: type[R], /) -> Iterator[tuple[str, R]]:
+        name = self._known(record_type)
+        committed = self._committed[name]
+        opened = {i: r for (n, i), r in self._open.items() if n == name}
+        for record_id in sorted(committed.keys() | opened.keys()):
+            record = opened.get(record_id, _MISSING)
+            if record is _MISSING:
+                record = committed[record_id]
+            if record is not None:
+                yield record_id, cast("R", record)
+
+    def put(self, record_id: str, record: Any) -> None:
+        self._open[(self._known(type(record)), record_id)] = record
+
+    def delete(self, record_type: type, record_id: str) -> None:
+        name = self._known(record_type)
+        if record_id in self._committed[name]:
+            self._open[(name, record_id)] = None
+        else:
+            self._open.pop((name, record_id), None)
+
+    def savepoint(self) -> Mapping[tuple[str, str], Any]:
+        """What the open batch has changed so far; give it to `restore_savepoint` to undo a trigger that failed."""
+        return dict(self._open)
+
+    def restore_savepoint(self, savepoint: Mapping[tuple[str, str], Any]) -> None:
+        self._open = dict(savepoint)
+
+    def changes(self) -> Iterator[tuple[str, bytes | None]]:
+        """(key, encoded record or None for a deletion) of the open batch, unchanged records left out."""
+        for (name, record_id), record in self._open.items():
+            if record is None:
+                yield f"{name}/{record_id}", None
+            elif self._committed[name].get(record_id) != record:
+                yield f"{name}/{record_id}", encode_record(record)
+
+    @property
+    def changed(self) -> bool:
+        return bool(self._open)
+
+    def commit(self) -> None:
+        for (name, record_id), record in self._open.items():
+            if record is None:
+                self._committed[name].pop(record_id, None)
+            else:
+                self._committed[name][record_id] = record
+        self._open.clear()
+
+    def rollback(self) -> None:
+        self._open.clear()
+
+    def load(self, key: str, value: bytes | None) -> None:
+        """Takes one record of the compacted topic into the committed state. Raises `StateError`."""
+        name, _, record_id = key.partition("/")
+        record_type = self._types.get(name)
+        if record_type is None:
+            raise StateError(
+                f"state record {key!r} is of type {name!r}, which this version of the service does not know "
+                f"(it knows {sorted(self._types)}); run the version that wrote it"
+            )
+        if value is None:
+            self._committed[name].pop(record_id, None)
+        else:
+            self._committed[name][record_id] = decode_record(record_type, key, value)
+
+    def _known(self, record_type: type) -> str:
+        name = record_name(record_type)
+        if self._types.get(name) is not record_type:
+            raise StateError(
+                f"{record_type.__name__} is not among the state records of this service: {sorted(self._types)}"
+            )
+        return name
+
+    def __len__(self) -> int:
+        return sum(len(records) for records in self._committed.values())
+
+
+def record_name(record_type: type) -> str:
+    """Name of a record type in state keys: its class's name, or `STATE_NAME` where it has one."""
+    return cast("str", getattr(record_type, "STATE_NAME", record_type.__name__))
+
+
+def encode_record(record: Any) -> bytes:
+    return msgspec.json.encode({"v": STATE_FORMAT, "r": record})
+
+
+def decode_record(record_type: type, key: str, value: bytes) -> Any:
+    try:
+        wrapper = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
+        version = msgspec.json.decode(wrapper["v"], type=int)
+        if version != STATE_FORMAT:
+            raise StateError(f"state record {key!r} has format {version}; this version reads {STATE_FORMAT}")
+        return msgspec.json.decode(wrapper["r"], type=record_type)
+    except (msgspec.MsgspecError, KeyError) as error:
+        raise StateError(f"state record {key!r} is not a readable {record_type.__name__}: {error}") from error

@@ -1,0 +1,121 @@
+"""The voice of one lane of a service: its clock, its producer sequence, its heartbeat and its signed state.
+
+The sequence (`seq`, `prev`) is part of the lane's state and moves in the same transaction as the events that it
+numbers, so an aborted transaction leaves no hole, and whoever owns the lane next goes on where it was left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from ai_infra.bus.batch import Batch, Outgoing
+from ai_infra.bus.decision import PolicyView, Say
+from ai_infra.bus.records import SELF, Head
+from ai_infra.bus.service import Service
+from ai_infra.bus.speech import Speech
+from ai_infra.bus.state import LaneState
+from ai_infra.events.compose import consequence_id
+from ai_infra.events.event import Cause
+from ai_infra.events.generated import ProducerHeartbeat
+from ai_infra.events.lanes import lane_key
+from ai_infra.telemetry import metrics
+
+HEARTBEAT_EVERY: Final = timedelta(minutes=10)
+_HEAD_KEY: Final = f"{Head.STATE_NAME}/{SELF}"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a lane shares with the others of its process. `clock` gives the present in UTC."""
+
+    service: Service
+    speech: Speech
+    clock: Callable[[], datetime]
+    keyring_version: Callable[[], int]
+    policy: Callable[[], PolicyView]
+
+
+class Voice:
+    """What a lane says, numbered and chained."""
+
+    def __init__(self, number: int, state: LaneState, surroundings: Surroundings) -> None:
+        self._number = number
+        self._state = state
+        self._around = surroundings
+        self._name = surroundings.service.name
+
+    def now(self) -> datetime:
+        """The present in whole milliseconds, never before what this lane has decided already."""
+        head = self._state.get(Head, SELF)
+        now_ms = max(_ms(self._around.clock()), head.now_ms if head else 0)
+        return datetime.fromtimestamp(now_ms // 1000, UTC) + timedelta(milliseconds=now_ms % 1000)
+
+    def decided_at(self, now: datetime) -> None:
+        """Notes the time of a decision: the lane's clock does not go back behind it, whoever owns the lane."""
+        self._state.put(SELF, replace(self._head(), now_ms=_ms(now)))
+
+    def say(
+        self,
+        say: Say,
+        event_id: str,
+        batch: Batch,
+        *,
+        model: str | None,
+        causes: tuple[Cause, ...],
+        traceparent: str | None,
+    ) -> None:
+        """Adds a signed event to the batch, under the model's key or, without one, under the lane's own."""
+        head = self._head()
+        said = self._around.speech.event(
+            say.body,
+            key=model if model is not None else lane_key(self._number),
+            lane=self._number,
+            event_id=event_id,
+            time=self.now(),
+            subject=say.subject,
+            epoch=head.epoch,
+            seq=head.seq + 1,
+            prev=head.prev,
+            causes=causes,
+            traceparent=traceparent,
+        )
+        batch.outgoing.append(said.outgoing)
+        batch.count(metrics.BUS_SAID.labels(self._name, say.body.TOPIC))
+        self._state.put(SELF, replace(head, seq=head.seq + 1, prev=said.hash))
+
+    def heartbeat(self, batch: Batch) -> None:
+        """Names the last number said, at most each ten minutes and only after something new."""
+        head, now = self._head(), self.now()
+        if head.seq <= head.beat_seq or _ms(now) - head.beat_ms < HEARTBEAT_EVERY / timedelta(milliseconds=1):
+            return
+        producer, last = f"{self._name}/{self._number}", head.prev or ""
+        beat = ProducerHeartbeat(producer=producer, epoch=head.epoch, seq=head.seq, event_hash=last)
+        beat_id = consequence_id(last, f"heartbeat/{producer}/{head.epoch}/{head.seq}")
+        self.say(Say(beat), beat_id, batch, model=None, causes=(), traceparent=None)
+        self._state.put(SELF, replace(self._head(), beat_seq=head.seq + 1, beat_ms=_ms(now)))
+
+    def state_records(self) -> list[Outgoing]:
+        """The changed records of the open batch, signed and numbered; the head, which holds the numbers, comes last."""
+        changes = [(key, value) for key, value in self._state.changes() if key != _HEAD_KEY]
+        first = self._head().counter + 1
+        self._state.put(SELF, replace(self._head(), counter=first + len(changes)))
+        changes += [(key, value) for key, value in self._state.changes() if key == _HEAD_KEY]
+        return [
+            self._around.speech.state_record(self._number, key, value, first + i)
+            for i, (key, value) in enumerate(changes)
+        ]
+
+    def _head(self) -> Head:
+        head = self._state.get(Head, SELF)
+        if head is None:
+            now_ms = _ms(self._around.clock())
+            head = Head(epoch=now_ms, now_ms=now_ms, beat_ms=now_ms)
+            self._state.put(SELF, head)
+        return head
+
+
+def _ms(time: datetime) -> int:
+    return int(time.timestamp() * 1000)

@@ -1,0 +1,174 @@
+"""The work of a service: bounded slots beside the lanes, results as triggers, nothing slow in the transaction loop.
+
+Work may be run again (a takeover, an aborted transaction), so it is idempotent by (kind, id). This room runs it and
+hands results over; it never changes state and never decides what a result means.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from ai_infra.bus.decision import WorkError, WorkItem
+from ai_infra.bus.records import PendingWork
+from ai_infra.bus.service import Service
+from ai_infra.errors import AiInfraError, UnavailableError
+from ai_infra.events.event import Cause
+from ai_infra.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+ORPHAN_SECONDS: Final = 15.0  # a lane that goes and comes back within this keeps its running work
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a piece of work, for the lane that asked for it."""
+
+    lane: int
+    work: PendingWork
+    result: Any
+    error: WorkError | None
+
+
+@dataclass(slots=True)
+class _Running:
+    lane: int
+    work: PendingWork
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    future: Future[None] | None = None
+    orphan_since: float | None = None
+
+
+_Token = tuple[int, str, str, str]
+
+
+def _token(lane: int, work: PendingWork) -> _Token:
+    return (lane, work.kind, work.work_id, work.asked_by)
+
+
+class Workers:
+    """Runs pending work on threads, at most `WorkKind.slots` of a kind at once. All methods are for one thread."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._pools = {
+            name: ThreadPoolExecutor(max_workers=kind.slots, thread_name_prefix=f"work-{name}")
+            for name, kind in service.work.items()
+        }
+        self._running: dict[_Token, _Running] = {}
+        self._finished: queue.SimpleQueue[tuple[_Token, Finished]] = queue.SimpleQueue()
+
+    def start(self, lane: int, work: PendingWork) -> None:
+        """Begins work in a free slot; does nothing where the same is under way already."""
+        token = _token(lane, work)
+        if token in self._running:
+            self._running[token].orphan_since = None
+            return
+        running = _Running(lane, work)
+        self._running[token] = running
+        running.future = self._pools[work.kind].submit(self._run, token, running)
+        self._show_depth(work.kind)
+
+    def is_running(self, lane: int, work: PendingWork) -> bool:
+        """Whether this process is at it; then it belongs to the lane again."""
+        running = self._running.get(_token(lane, work))
+        if running is None or running.cancelled.is_set():
+            return False
+        running.orphan_since = None
+        return True
+
+    def get(self, timeout: float = 0.0) -> Finished | None:
+        """The next finished work, waiting up to `timeout` seconds for it."""
+        try:
+            token, finished = self._finished.get(timeout=timeout) if timeout > 0 else self._finished.get_nowait()
+        except queue.Empty:
+            return None
+        self._running.pop(token, None)
+        self._show_depth(finished.work.kind)
+        return finished
+
+    def cancel(self, lane: int, key: str) -> None:
+        """Tells the work `<kind>/<id>` of a lane that its result is no longer wanted."""
+        for running in self._running.values():
+            if running.lane == lane and f"{running.work.kind}/{running.work.work_id}" == key:
+                self._cancel(running)
+
+    def orphan(self, lane: int) -> None:
+        """The lane has gone: its work ends unless the lane is back soon."""
+        now = time.monotonic()
+        for running in self._running.values():
+            if running.lane == lane:
+                running.orphan_since = now
+
+    def cancel_orphans(self) -> None:
+        now = time.monotonic()
+        for running in self._running.values():
+            if running.orphan_since is not None and now - running.orphan_since > ORPHAN_SECONDS:
+                self._cancel(running)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._running)
+
+    def close(self, timeout: float) -> None:
+        """Cancels all work and waits up to `timeout` seconds for it to end."""
+        for running in self._running.values():
+            self._cancel(running)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        deadline = time.monotonic() + timeout
+        for running in list(self._running.values()):
+            future = running.future
+            if future is None or future.cancelled():
+                continue
+            try:
+                future.result(timeout=max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                log.warning("work did not end in time", kind=running.work.kind, work_id=running.work.work_id)
+
+    def _cancel(self, running: _Running) -> None:
+        running.cancelled.set()
+        if running.future is not None and running.future.cancel():
+            self._running.pop(_token(running.lane, running.work), None)
+
+    def _run(self, token: _Token, running: _Running) -> None:
+        work = running.work
+        kind = self._service.work[work.kind]
+        began = time.monotonic()
+        result: Any = None
+        error: WorkError | None = None
+        try:
+            item = WorkItem(
+                kind=work.kind,
+                id=work.work_id,
+                args=msgspec.json.decode(work.args, type=kind.args),
+                attempt=work.attempt,
+                model=work.model,
+                lane=running.lane,
+                cause=Cause(work.cause_id, work.cause_lane),
+                cancelled=running.cancelled,
+            )
+            result = kind.run(item)
+            if not isinstance(result, kind.result):
+                raise TypeError(f"work {work.kind} returned {type(result).__name__}, not {kind.result.__name__}")
+        except AiInfraError as known:
+            retriable = isinstance(known, UnavailableError) or bool(getattr(known, "retriable", False))
+            error = WorkError(code=known.code, message=str(known), retriable=retriable)
+        except Exception as unknown:
+            log.exception("work failed", kind=work.kind, work_id=work.work_id)
+            error = WorkError(code="work_failed", message=f"{type(unknown).__name__}: {unknown}", retriable=False)
+        outcome = "cancelled" if running.cancelled.is_set() else "error" if error else "done"
+        metrics.BUS_WORK.labels(self._service.name, work.kind, outcome).observe(time.monotonic() - began)
+        self._finished.put((token, Finished(running.lane, work, None if error else result, error)))
+
+    def _show_depth(self, kind: str) -> None:
+        depth = sum(1 for r in self._running.values() if r.work.kind == kind)
+        metrics.QUEUE_DEPTH.labels(self._service.name, kind).set(depth)
