@@ -70,7 +70,7 @@ def output_files(root: Path, *, owner: int | None = None) -> list[tuple[str, Pat
         if not stat.S_ISREG(status.st_mode):
             raise BadOutput(f"output {name!r} is no regular file; write files, not links, devices or sockets")
         if owner is not None and status.st_uid != owner:
-            raise BadOutput(f"output {name!r} belongs to user {status.st_uid}, not to the training; do not link files in")
+            raise BadOutput(f"output {name!r} belongs to user {status.st_uid}, not to the training; copy files")
         if name == METRICS_FILE:
             continue
         found.append((name, path))

@@ -68,14 +68,14 @@ def parse_code_ref(text: str) -> CodeRef:
 def allowed(url: str, repositories: tuple[str, ...]) -> bool:
     """Whether a repository URL is on the allow-list: an entry names one repository, or (as a path prefix) all below it.
 
-    `git+` and a trailing `/` or `.git` make no difference. An empty list allows nothing.
+    `git+` and a trailing `/`, `/*` or `.git` make no difference. An empty list allows nothing.
     """
     wanted = _plain(url)
     return any(wanted == entry or wanted.startswith(entry + "/") for entry in map(_plain, repositories) if entry)
 
 
 def _plain(url: str) -> str:
-    return url.strip().removeprefix("git+").rstrip("/").removesuffix(".git").rstrip("/")
+    return url.strip().removeprefix("git+").removesuffix("*").rstrip("/").removesuffix(".git").rstrip("/")
 
 
 def checkout(
@@ -95,7 +95,9 @@ def checkout(
     fetched = git.run("fetch", "--quiet", "--depth=1", "--no-tags", url, ref.commit, check=False)
     if fetched.returncode != 0:
         # Some servers give out only what a branch or tag reaches: then take those, and look for the commit in them.
-        fetched = git.run("fetch", "--quiet", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", check=False)
+        fetched = git.run(
+            "fetch", "--quiet", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", check=False
+        )
         if fetched.returncode != 0:
             raise _fetch_error(ref.url, fetched.stderr)
     found = git.run("rev-parse", "--verify", "--quiet", f"{ref.commit}^{{commit}}", check=False).stdout.strip()
@@ -142,7 +144,7 @@ class _Git:
         # `safe.directory`: an allowed local repository may belong to another user than this process.
         config.write_text(
             "[safe]\n\tdirectory = *\n[core]\n\thooksPath = /dev/null\n\tautocrlf = false\n\tsymlinks = true\n"
-            "[protocol]\n\tallow = never\n[protocol \"https\"]\n\tallow = always\n[protocol \"file\"]\n\tallow = always\n"
+            '[protocol]\n\tallow = never\n[protocol "https"]\n\tallow = always\n[protocol "file"]\n\tallow = always\n'
             "[protocol]\n\tversion = 2\n[http]\n\tfollowRedirects = false\n[init]\n\tdefaultBranch = main\n"
             "[advice]\n\tdetachedHead = false\n[gc]\n\tauto = 0\n",
             encoding="utf-8",

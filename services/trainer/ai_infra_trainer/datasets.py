@@ -8,11 +8,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -21,7 +20,8 @@ import httpx
 
 from ai_infra.errors import AiInfraError, UnavailableError
 from ai_infra.events.generated import DatasetRef
-from ai_infra.objects import ObjectStore
+from ai_infra.objects.exceptions import TooLarge
+from ai_infra.objects.store import ObjectStore
 from ai_infra_trainer.archive import tree_sha256
 from ai_infra_trainer.exceptions import Cancelled, DatasetMismatch, RunnerUnavailable
 
@@ -62,9 +62,11 @@ def fetch(ref: DatasetRef, path: Path, *, objects: ObjectStore, max_bytes: int, 
     parts = urlsplit(ref.uri)
     if parts.scheme == "file" and ref.uri.endswith("/"):
         return _copy_tree(ref, Path(unquote(parts.path)), path, max_bytes)
+    if parts.scheme == "s3":
+        return _download(ref, path, objects, max_bytes)
     digest, size = hashlib.sha256(), 0
     with path.open("xb") as out:
-        for chunk in _chunks(ref, objects, max_bytes):
+        for chunk in _chunks(ref):
             if cancelled.is_set():
                 raise Cancelled(f"the job was cancelled while dataset {ref.id} was fetched")
             size += len(chunk)
@@ -87,7 +89,7 @@ def _check(ref: DatasetRef, sha256: str) -> None:
         )
 
 
-def _chunks(ref: DatasetRef, objects: ObjectStore, max_bytes: int) -> Iterator[bytes]:
+def _chunks(ref: DatasetRef) -> Iterator[bytes]:
     scheme = urlsplit(ref.uri).scheme
     if scheme == "file":
         return _file_chunks(ref, Path(unquote(urlsplit(ref.uri).path)))
@@ -95,8 +97,6 @@ def _chunks(ref: DatasetRef, objects: ObjectStore, max_bytes: int) -> Iterator[b
         return _file_chunks(ref, package_file(ref.uri))
     if scheme == "https":
         return _https_chunks(ref)
-    if scheme == "s3":
-        return _object_chunks(ref, objects, max_bytes)
     raise DatasetMismatch(f"dataset {ref.id}: {scheme}:// is not one of {', '.join(SCHEMES)}")
 
 
@@ -131,18 +131,15 @@ def _https_chunks(ref: DatasetRef) -> Iterator[bytes]:
         ) from error
 
 
-def _object_chunks(ref: DatasetRef, objects: ObjectStore, max_bytes: int) -> Iterator[bytes]:
+def _download(ref: DatasetRef, path: Path, objects: ObjectStore, max_bytes: int) -> int:
     try:
-        yield from object_chunks(objects, ref.uri, max_bytes)
+        return objects.download(ref.uri, path, ref.checksum.removeprefix("sha256:"), max_bytes=max_bytes).bytes
     except UnavailableError as error:
         raise RunnerUnavailable(f"dataset {ref.id}: {error}", code="dataset_unavailable") from error
+    except TooLarge as error:
+        raise DatasetMismatch(f"dataset {ref.id}: {error}", code="dataset_too_large") from error
     except AiInfraError as error:
         raise DatasetMismatch(f"dataset {ref.id}: {error}") from error
-
-
-def object_chunks(objects: ObjectStore, uri: str, max_bytes: int) -> Iterable[bytes]:
-    """The bytes of an object, in chunks, at most `max_bytes` + 1 of them."""
-    raise NotImplementedError
 
 
 def package_file(uri: str) -> Path:
@@ -185,6 +182,3 @@ def _file_name(uri: str) -> str:
     name = PurePosixPath(unquote(urlsplit(uri).path)).name
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".")
     return safe[-128:] or "data"
-
-
-_ = os

@@ -46,6 +46,7 @@ class RunnerUnavailable(UnavailableError):
 
 
 class Cancelled(AiInfraError):
-    """The work is no longer wanted."""
+    """The work is no longer wanted here; whoever still wants it may start it again."""
 
     code = "cancelled"
+    retriable = True

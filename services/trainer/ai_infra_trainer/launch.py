@@ -180,14 +180,14 @@ class _Watch:
 def descendants(root: int) -> list[int]:
     """Every process below `root`, from /proc; those that end meanwhile are left out."""
     children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
             try:
-                stat = Path(f"/proc/{entry}/stat").read_bytes()
+                stat = (entry / "stat").read_bytes()
             except OSError:
                 continue
             parent = int(stat[stat.rindex(b")") + 2 :].split()[1])
-            children.setdefault(parent, []).append(int(entry))
+            children.setdefault(parent, []).append(int(entry.name))
     found, todo = [], [root]
     while todo:
         below = children.get(todo.pop(), [])
@@ -204,4 +204,3 @@ def anonymous_bytes(pid: int) -> int:
         return 0
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     return sum(int(fields[name].split()[0]) << 10 for name in ("RssAnon", "RssShmem") if name in fields)
-

@@ -31,7 +31,9 @@ MAX_LOG_BYTES: Final = 8 << 20
 MAX_OPEN_FILES: Final = 4096
 MAX_PROCESSES: Final = 512
 LAUNCHER_GRACE_SECONDS: Final = 30.0
-_LAUNCH: Final = "import sys; sys.path.insert(0, sys.argv[1]); from ai_infra_trainer.launch import main; sys.exit(main())"
+_LAUNCH: Final = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from ai_infra_trainer.launch import main; sys.exit(main())"
+)
 PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
