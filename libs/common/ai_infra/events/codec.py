@@ -1,24 +1,19 @@
 """Bodies to bytes and back, bare and in the framings that stock Avro readers know.
 
-A body written with an older released schema is resolved to the present class by Avro's rules. This module must never
-take a schema from outside: what is not in `generated` is unknown.
+A body written with another known version of the schema is resolved to the present class by Avro's rules. This module
+must never guess a framing or a schema: the value and the signed header name them.
 """
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Any, Final, TypeVar
-
-from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from ai_infra.events.avro import Reader, Writer
 from ai_infra.events.body import Body
 from ai_infra.events.exceptions import BodyTooLarge, UndecodableBody, UnknownSchema
-from ai_infra.events.generated import BODIES, CRC64S, SCHEMAS, TOPIC_OF
-from ai_infra.events.strict import check_datum
+from ai_infra.events.generated import BODIES
+from ai_infra.events.schemas import by_crc64, resolved, topic_of
 
 B = TypeVar("B", bound=Body)
 
@@ -32,12 +27,6 @@ _CONFLUENT_END: Final = 1 + 4
 
 # Confluent schema id to our fingerprint; raises or returns None where the id is not one of ours.
 ConfluentLookup = Callable[[int], str | None]
-
-# Two versions of a topic that differ in words only (doc strings, defaults) share a CRC: any of them decodes the same.
-_BY_CRC: Final[Mapping[tuple[str, bytes], str]] = {
-    **{(TOPIC_OF[sha], crc): sha for sha, crc in CRC64S.items()},
-    **{(topic, body.CRC64): body.SCHEMA_SHA256 for topic, body in BODIES.items()},
-}
 
 
 def encode_body(body: Body) -> bytes:
@@ -64,7 +53,7 @@ def decode_body(topic: str, data: bytes, schema_sha256: str | None = None) -> Bo
         raise BodyTooLarge(f"{topic}: expected a body of at most {MAX_BODY_BYTES} bytes; got {len(data)}")
     cls = body_class(topic)
     if schema_sha256 is not None and schema_sha256 != cls.SCHEMA_SHA256:
-        data = _resolved(topic, data, schema_sha256, cls.SCHEMA_SHA256)
+        data = resolved(topic, data, schema_sha256, cls.SCHEMA_SHA256)
     reader = Reader(data)
     body = cls.read(reader)
     reader.end()
@@ -89,13 +78,7 @@ def unframe(topic: str, value: bytes, *, confluent: ConfluentLookup | None = Non
     if len(value) > MAX_BODY_BYTES + _CRC_END:
         raise BodyTooLarge(f"{topic}: expected a body of at most {MAX_BODY_BYTES} bytes; got {len(value)} with framing")
     if value[:2] == SINGLE_OBJECT and len(value) >= _CRC_END:
-        sha256 = _BY_CRC.get((topic, value[2:_CRC_END]))
-        if sha256 is None:
-            raise UnknownSchema(
-                f"expected the fingerprint of a schema of {topic}; got CRC-64 {value[2:_CRC_END].hex()}: "
-                "this reader may be older than the writer"
-            )
-        return sha256, value[_CRC_END:]
+        return by_crc64(topic, value[2:_CRC_END]), value[_CRC_END:]
     if value[:1] == CONFLUENT and len(value) >= _CONFLUENT_END:
         schema_id = int.from_bytes(value[1:_CONFLUENT_END], "big")
         if confluent is None:
@@ -103,31 +86,9 @@ def unframe(topic: str, value: bytes, *, confluent: ConfluentLookup | None = Non
                 f"expected single-object framing; got registry schema {schema_id}: set SCHEMA_REGISTRY_URL"
             )
         sha256 = confluent(schema_id)
-        if sha256 is None or TOPIC_OF.get(sha256) != topic:
+        if sha256 is None or topic_of(sha256) != topic:
             raise UnknownSchema(f"expected a schema of {topic}; registry schema {schema_id} is none")
         return sha256, value[_CONFLUENT_END:]
     raise UnknownSchema(
         f"expected a value that starts with C3 01 (single-object) or 00 (registry); got {value[:10].hex() or 'nothing'}"
     )
-
-
-def _resolved(topic: str, data: bytes, writer_sha256: str, reader_sha256: str) -> bytes:
-    """The same body as if the present schema had written it: strict reading first, then Avro's own resolution."""
-    if TOPIC_OF.get(writer_sha256) != topic:
-        raise UnknownSchema(
-            f"expected a schema of {topic} that this reader knows; got {writer_sha256}: it may be older than the writer"
-        )
-    check_datum(json.loads(SCHEMAS[writer_sha256]), data)
-    writer, reader = _parsed(writer_sha256), _parsed(reader_sha256)
-    try:
-        value = schemaless_reader(io.BytesIO(data), writer, reader)
-        out = io.BytesIO()
-        schemaless_writer(out, reader, value)
-    except (ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError) as error:
-        raise UndecodableBody(f"{topic}: can't be read as the present version: {error}") from error
-    return out.getvalue()
-
-
-@lru_cache(maxsize=512)
-def _parsed(sha256: str) -> Any:
-    return parse_schema(json.loads(SCHEMAS[sha256]))

@@ -12,9 +12,9 @@ from nacl.exceptions import CryptoError
 from ai_infra.events.codec import ConfluentLookup, unframe
 from ai_infra.events.event import Attributes, Record, Unverified
 from ai_infra.events.exceptions import BadSignature, BadText, MalformedEvent, UnknownSchema, WrongKey
-from ai_infra.events.generated import CRC64S, TOPIC_OF
 from ai_infra.events.headers import from_headers
 from ai_infra.events.keys import check_place, model_of
+from ai_infra.events.schemas import crc64_of, topic_of
 from ai_infra.events.statement import DATASCHEMA_PREFIX, event_hash, signed_message
 
 MAX_KEY_BYTES = 128
@@ -83,11 +83,11 @@ def _key(record: Record) -> str:
 
 def _other_wording(topic: str, named: str, framed: str) -> str:
     """`named` where it is a version that the framing can't tell from `framed`: they differ in words only."""
-    if TOPIC_OF.get(named) != topic:
+    if topic_of(named) != topic:
         raise UnknownSchema(
             f"expected ce_dataschema to name a schema of {topic} that this reader knows; got {named}: "
             "it may be older than the writer"
         )
-    if CRC64S[named] != CRC64S[framed]:
+    if crc64_of(named) != crc64_of(framed):
         raise MalformedEvent(f"expected framing and ce_dataschema to name one schema; got {framed} and {named}")
     return named

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ai_infra.events.fingerprint import Schema
-from ai_infra.events.generation.sources import SchemaError, Sources, Version, flattened
+from ai_infra.events.generation.sources import Sources, Version, flattened
 from ai_infra.events.generation.types import Python, python
+from ai_infra.events.rules import SchemaError
 
 _NOTE = "Generated from schemas/ by `python -m ai_infra.events.generate`: change the schema, not this file."
 

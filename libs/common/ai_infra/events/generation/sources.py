@@ -1,7 +1,7 @@
-"""The schemas of the repository, present and released, read and checked for what the house forbids.
+"""The schemas of the repository, present and released, read and checked against the rules of the house.
 
-Forbidden: float and double (two parties must recompute what is signed), `decimal` (one body, two readings), a field
-without a doc string, a shared type with two definitions. It must never repair a schema silently.
+One name has one definition, however many topics use it. It must never repair a schema silently, nor change or remove
+what was released.
 """
 
 from __future__ import annotations
@@ -12,18 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ai_infra.errors import ConfigurationError
 from ai_infra.events.fingerprint import Schema, parsed, schema_crc64, schema_sha256, schema_text
+from ai_infra.events.rules import SchemaError, check_schema
 
 REPOSITORY = Path(__file__).parents[5]
 SCHEMAS = REPOSITORY / "schemas"
-_PRIMITIVES = {"null", "boolean", "int", "long", "string"}
-
-
-class SchemaError(ConfigurationError):
-    """A file in schemas/ breaks a rule of the house; says which and where."""
-
-    code = "bad_schema"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +54,7 @@ def load(directory: Path = SCHEMAS) -> Sources:
     definitions: dict[str, Schema] = {}
     used_by: dict[str, set[str]] = {}
     for topic, one in topics.items():
-        check(one)
+        check_schema(topic, one.schema)
         for name, definition in named_types(one.schema):
             flat = flattened(definition)
             if definitions.setdefault(name, flat) != flat:
@@ -129,54 +122,3 @@ def flattened(schema: Any, *, top: bool = True) -> Any:
         if key in flat:
             flat[key] = flattened(flat[key], top=False)
     return flat
-
-
-def check(one: Version) -> None:
-    """Raises SchemaError where a schema breaks a rule of the house."""
-    if one.schema.get("type") != "record":
-        raise SchemaError(f"{one.topic}: expected a record")
-    known: set[str] = set()
-    _check_type(one.schema, one.topic, known)
-
-
-def _check_type(schema: Any, where: str, known: set[str]) -> None:
-    if isinstance(schema, str):
-        if schema in ("float", "double", "bytes"):
-            raise SchemaError(f"{where}: {schema} is not used here; say numbers as scaled integers (score_e6)")
-        if schema not in _PRIMITIVES and schema not in known:
-            raise SchemaError(f"{where}: {schema} is not defined before its use")
-        return
-    if isinstance(schema, list):
-        if len(schema) != 2 or schema[0] != "null":
-            raise SchemaError(f'{where}: expected a union of "null" and one type, null first; got {schema}')
-        _check_type(schema[1], where, known)
-        return
-    kind, logical = schema["type"], schema.get("logicalType")
-    if logical is not None and (kind, logical) != ("long", "timestamp-millis"):
-        raise SchemaError(f"{where}: logicalType {logical} on {kind} is not used here; only timestamp-millis on long")
-    if kind == "array":
-        _check_type(schema["items"], f"{where}[]", known)
-    elif kind == "map":
-        _check_type(schema["values"], f"{where}{{}}", known)
-    elif kind == "enum":
-        _check_enum(schema, where)
-        known.add(schema["name"])
-    elif kind == "record":
-        _check_doc(schema, where)
-        for field in schema["fields"]:
-            _check_doc(field, f"{where}.{field['name']}")
-            _check_type(field["type"], f"{where}.{field['name']}", known)
-        known.add(schema["name"])
-    else:
-        _check_type(kind, where, known)
-
-
-def _check_enum(schema: Schema, where: str) -> None:
-    _check_doc(schema, where)
-    if schema["symbols"][0] != "unknown" or schema.get("default") != "unknown":
-        raise SchemaError(f"{where}: enum {schema['name']} needs 'unknown' as first symbol and as default")
-
-
-def _check_doc(schema: Schema, where: str) -> None:
-    if not schema.get("doc", "").strip():
-        raise SchemaError(f"{where}: expected a doc string, with the unit where there is one")
