@@ -1,0 +1,1 @@
+"""The indexer: verifies what was said, sequences it into one log a lane, projects, archives, checkpoints, publishes."""

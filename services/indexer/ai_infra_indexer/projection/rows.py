@@ -1,0 +1,77 @@
+"""What a change of a row is, before there is a database: table, key, values, and how it meets a row that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+import orjson
+
+from ai_infra.events.body import Body
+from ai_infra.events.event import Event
+
+B_co = TypeVar("B_co", bound=Body, covariant=True)
+Value = str | int | bool | datetime | None
+
+
+class Mode(Enum):
+    """How a change meets the row of its key."""
+
+    FIRST = "first"
+    """Insert; where the row exists it stays as it is."""
+    PUT = "put"
+    """Insert; where the row exists, `values` replace its columns."""
+    SET = "set"
+    """Change the row; where there is none, nothing happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """One row's change. The lane, which leads every key, is added by who applies it."""
+
+    table: str
+    key: Mapping[str, Value]
+    values: Mapping[str, Value]
+    mode: Mode = Mode.PUT
+    on_insert: Mapping[str, Value] = field(default_factory=dict)
+    """With PUT: columns that only a new row gets."""
+    unless: tuple[str, tuple[Value, ...]] | None = None
+    """With PUT and SET: a row that has one of these values in this column stays as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequenced(Generic[B_co]):
+    """A verified event and its position in the lane's log."""
+
+    position: int
+    event: Event[B_co]
+
+    @property
+    def body(self) -> B_co:
+        return self.event.body
+
+    @property
+    def said(self) -> dict[str, Value]:
+        """The columns that say which event a row is from."""
+        return {"event_id": self.event.id, "position": self.position}
+
+    @property
+    def at(self) -> datetime:
+        """When the broker appended it: the same for all readers, whatever clock its sender has."""
+        return self.event.append_time
+
+
+def as_json(value: Any) -> str:
+    """JSON text for a jsonb column: of plain values, generated records and sequences of them."""
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_SORT_KEYS).decode()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")
