@@ -15,7 +15,7 @@ import structlog
 from ai_infra.telemetry.logs import configure_logging, without_secrets
 
 
-def settings(log_format: str = "json", log_level: str = "INFO", replica: str = "") -> Any:
+def settings(log_format: str = "json", log_level: str = "INFO", replica: int = 0) -> Any:
     return SimpleNamespace(
         telemetry=SimpleNamespace(log_format=log_format, log_level=log_level), service=SimpleNamespace(replica=replica)
     )
@@ -33,11 +33,11 @@ def _logging_as_it_was() -> Iterator[None]:
 
 def test_a_line_is_one_json_object_with_service_and_time() -> None:
     out = io.StringIO()
-    configure_logging(settings(replica="1"), "trainer", stream=out)
+    configure_logging(settings(replica=1), "trainer", stream=out)
     structlog.get_logger("ai_infra.bus").info("lane taken", lane=3)
     line = json.loads(out.getvalue())
     assert line["event"] == "lane taken"
-    assert (line["service"], line["replica"], line["lane"], line["level"]) == ("trainer", "1", 3, "info")
+    assert (line["service"], line["replica"], line["lane"], line["level"]) == ("trainer", 1, 3, "info")
     assert line["timestamp"].endswith("Z")
 
 
@@ -57,7 +57,7 @@ def test_below_the_level_nothing_is_written() -> None:
 
 def test_a_secret_never_reaches_a_line_by_name_or_by_form() -> None:
     out = io.StringIO()
-    for form in ("json", "console"):
+    for form in ("json", "text"):
         configure_logging(settings(log_format=form), "trainer", stream=out)
         structlog.get_logger().info(
             "connecting to postgres://ai:hunter2@db/x",

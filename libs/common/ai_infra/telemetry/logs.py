@@ -49,15 +49,24 @@ def _remove_secrets(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableM
 def configure_logging(settings: Settings, service: str, *, stream: TextIO | None = None) -> None:
     """Set up structlog and the standard library's logging, once a process. `service` goes into each line.
 
-    Format: `settings.telemetry.log_format` (`json`, `console`, or `auto`: console on a terminal, else JSON); level:
+    Format: `settings.telemetry.log_format` (`json`, `text`, or `auto`: text on a terminal, else JSON); level:
     `settings.telemetry.log_level`. Lines of libraries that use the standard library's logging come out the same way.
     """
     stream = sys.stderr if stream is None else stream
     form = settings.telemetry.log_format
     as_json = form == "json" or (form == "auto" and not stream.isatty())
     level = logging.getLevelNamesMapping()[settings.telemetry.log_level.upper()]
+    replica = settings.service.replica
+
+    def name_process(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        # Not by context variables: a thread starts without those of the thread that started it.
+        line.setdefault("service", service)
+        line.setdefault("replica", replica)
+        return line
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        name_process,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.PositionalArgumentsFormatter(),
@@ -90,8 +99,3 @@ def configure_logging(settings: Settings, service: str, *, stream: TextIO | None
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.clear_contextvars()
-    bound: dict[str, Any] = {"service": service}
-    if settings.service.replica:
-        bound["replica"] = settings.service.replica
-    structlog.contextvars.bind_contextvars(**bound)
