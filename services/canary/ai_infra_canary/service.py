@@ -1,0 +1,37 @@
+"""The canary as a service: what it listens to and says. It needs no secret but its own service key."""
+
+from __future__ import annotations
+
+import threading
+
+from ai_infra.bus.run import run_service
+
+from ai_infra.bus.service import Service
+from ai_infra.events.generated import (
+    ArtifactRevoked,
+    CanaryStatus,
+    DeploymentChanged,
+    EventRefused,
+    ProducerHeartbeat,
+    PromotionDecided,
+)
+from ai_infra.settings import Settings
+from ai_infra_canary.decide import RULES, decide
+from ai_infra_canary.state import Deployment, RevokedArtifact, Rollout
+
+
+def build(settings: Settings) -> Service:
+    """The canary, ready to be run."""
+    return Service(
+        name="canary",
+        listens=(PromotionDecided, ArtifactRevoked),
+        says=(DeploymentChanged, CanaryStatus, EventRefused, ProducerHeartbeat),
+        decide=decide,
+        rules=RULES,
+        records=(Deployment, RevokedArtifact, Rollout),
+    )
+
+
+def main(settings: Settings, stop: threading.Event) -> int:
+    """Run until `stop` is set; returns the exit code."""
+    return run_service(build(settings), settings, stop)
