@@ -309,6 +309,15 @@ class ServiceSettings(Section):
     http_port: Annotated[int, Variables("AI_INFRA_HTTP_PORT")] = Field(
         default=0, ge=0, le=65535, description="Port of /metrics, /health, /healthz, /readyz; 0: any free one."
     )
+    http_tls_cert: Annotated[Path | None, Variables("AI_INFRA_HTTP_TLS_CERT")] = Field(
+        default=None, description="Certificate of that port, PEM; TLS where it and its key are set."
+    )
+    http_tls_key: Annotated[Path | None, Variables("AI_INFRA_HTTP_TLS_KEY")] = Field(
+        default=None, description="Its private key, PEM."
+    )
+    http_tls_client_ca: Annotated[Path | None, Variables("AI_INFRA_HTTP_TLS_CLIENT_CA")] = Field(
+        default=None, description="Authority whose client certificates are asked for on that port; none where not set."
+    )
     replica: Annotated[int, Variables("AI_INFRA_REPLICA")] = Field(
         default=0, ge=0, description="Number of this replica, for logs and metrics."
     )
