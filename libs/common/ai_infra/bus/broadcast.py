@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from ai_infra.bus.consume import check_message_error, record_from_message
 from ai_infra.bus.decision import NO_POLICY, PolicyView
@@ -26,8 +26,8 @@ from ai_infra.events.parse import read
 from ai_infra.settings import Settings
 from ai_infra.telemetry import metrics
 from ai_infra.trust.exceptions import AwaitKeyring
+from ai_infra.trust.keyring_files import read_roots
 from ai_infra.trust.keyrings import Keyrings
-from ai_infra.trust.open import load_roots
 from ai_infra.trust.verify import Verifier
 
 log = structlog.get_logger(__name__)
@@ -47,13 +47,13 @@ class Broadcast:
         verifier: Verifier | None = None,
     ) -> None:
         """Connects; reads nothing yet. What is not given is made from the pinned roots of the settings."""
-        self.keyrings = keyrings if keyrings is not None else Keyrings(load_roots(settings))
+        self.keyrings = keyrings if keyrings is not None else Keyrings(read_roots(settings.keys.roots))
         self.verifier = verifier if verifier is not None else Verifier(self.keyrings, settings.log.lanes)
         self._service = service
         self._policy = NO_POLICY
         self._records: dict[str, list[Record]] = {topic: [] for topic in TOPICS}
         self._waiting: list[Record] = []
-        self._ends: set[str] = set()
+        self._positions = dict.fromkeys(TOPICS, 0)
         self._consumer = Consumer(reader_config(settings, f"{service}.broadcast"))
         self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in TOPICS])
 
@@ -65,16 +65,15 @@ class Broadcast:
     def catch_up(self, timeout: float) -> None:
         """Reads both topics to their ends. Raises UnavailableError where that takes longer than `timeout` seconds, or
         where no keyring has been published."""
-        self._ends.clear()
         deadline = time.monotonic() + timeout
-        while self._ends != set(TOPICS):
+        ends = {topic: self._end(topic, timeout) for topic in TOPICS}
+        while behind := [topic for topic in TOPICS if self._positions[topic] < ends[topic]]:
             if time.monotonic() > deadline:
-                missing = ", ".join(sorted(set(TOPICS) - self._ends))
                 raise UnavailableError(
-                    f"the broadcast topics were not read to their ends within {timeout:.0f} s (missing: {missing}); "
-                    "is the broker there, and has `ai-infra topics create` been run?"
+                    f"the broadcast topics were not read to their ends within {timeout:.0f} s "
+                    f"(behind: {', '.join(behind)}); is the broker there?"
                 )
-            self._read(0.1)
+            self._read(0.05)
         if self.keyrings.latest_version == 0:
             raise UnavailableError(
                 f"no keyring that the pinned roots have signed is published on {SignerChanged.TOPIC}; publish one with "
@@ -89,6 +88,18 @@ class Broadcast:
         """Accepted records of a broadcast topic from an offset on, in their order."""
         return [r for r in self._records[topic] if r.offset >= from_offset]
 
+    def _end(self, topic: str, timeout: float) -> int:
+        try:
+            marks = self._consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=timeout)
+        except KafkaException as error:
+            raise UnavailableError(
+                f"the end of {topic} cannot be read: {error.args[0].str()}; is the broker there, and has "
+                "`ai-infra topics create` been run?"
+            ) from error
+        if marks is None:
+            raise UnavailableError(f"the end of {topic} was not told within {timeout:.0f} s; is the broker there?")
+        return int(marks[1])
+
     def close(self) -> None:
         self._consumer.close()
 
@@ -96,12 +107,12 @@ class Broadcast:
         for message in self._consumer.consume(100, timeout=timeout):
             error = message.error()
             if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    self._ends.add(message.topic() or "")
-                else:
+                if error.code() != KafkaError._PARTITION_EOF:
                     check_message_error(error, f"ai-infra.{self._service}.broadcast")
                 continue
-            self._take(record_from_message(message))
+            record = record_from_message(message)
+            self._positions[record.topic] = record.offset + 1
+            self._take(record)
 
     def _take(self, record: Record) -> None:
         try:

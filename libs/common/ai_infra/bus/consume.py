@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 from confluent_kafka import KafkaError, Message
 
 from ai_infra.errors import AiInfraError
@@ -25,7 +28,8 @@ def record_from_message(message: Message) -> Record:
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     if topic is None or partition is None or offset is None:
         raise ValueError("a message without topic, partition or offset is not a record")
-    headers = tuple((name, _bytes(value)) for name, value in message.headers() or ())
+    received = cast("Sequence[tuple[str, str | bytes | None]]", message.headers() or ())  # a list, when read
+    headers = tuple((name, _bytes(value)) for name, value in received)
     return Record(
         topic=topic,
         partition=partition,

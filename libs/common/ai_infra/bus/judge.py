@@ -1,8 +1,7 @@
-"""The verdict about a record before anybody decides on it: a verified event, a refusal, or 'wait for a keyring'."""
+"""The verdict about a record before anybody decides on it: a verified event or a refusal."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,24 +11,21 @@ from ai_infra.bus.redrive import read_redrive
 from ai_infra.errors import AiInfraError
 from ai_infra.events.event import Event, Record
 from ai_infra.events.exceptions import EventError
-from ai_infra.events.lanes import lane_of
 from ai_infra.events.parse import read
-from ai_infra.events.statement import event_hash
 from ai_infra.trust.exceptions import AwaitKeyring, TrustError
 from ai_infra.trust.verify import Verifier
 
-KEYRING_WAIT_SECONDS: Final = 30.0  # a keyring that nobody has published by then is a false claim
+CATCH_UP_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One of: `event`; `error` (with `sender` where the signature was good); or `wait`."""
+    """Either `event`, or `error` with `sender` where the signature was good."""
 
     event: Event[Any] | None = None
     redriven: bool = False
     error: AiInfraError | None = None
     sender: Sender | None = None
-    wait: bool = False
 
 
 class Judge:
@@ -41,35 +37,21 @@ class Judge:
         self._verifier = verifier
         self._broadcast = broadcast
         self._lanes = lanes
-        self._waiting: dict[tuple[str, int, int], float] = {}
 
     def judge(self, record: Record) -> Verdict:
-        original, redriven = record, False
+        original, redriven = record, record.topic == self._retry_topic
         try:
-            if record.topic == self._retry_topic:
-                original, redriven = read_redrive(record, self._verifier), True
-            event = self._verifier.verify(original)
-        except AwaitKeyring as newer:
-            return self._wait(record, original, newer)
+            if redriven:
+                original = read_redrive(record, self._verifier)
+            try:
+                event = self._verifier.verify(original)
+            except AwaitKeyring:
+                # Whoever signed with a keyring had read it: it is on the broadcast topic by now, or nowhere.
+                self._broadcast.catch_up(CATCH_UP_SECONDS)
+                event = self._verifier.verify(original, caught_up=True)
         except (EventError, TrustError) as error:
-            self._forget(record)
             return Verdict(error=error, sender=self._sender(original, error))
-        self._forget(record)
         return Verdict(event=event, redriven=redriven)
-
-    def _wait(self, record: Record, original: Record, newer: AwaitKeyring) -> Verdict:
-        """The event names a keyring that we have not read yet: that is no failure, until nobody brings it."""
-        self._broadcast.poll()
-        key = (record.topic, record.partition, record.offset)
-        since = self._waiting.setdefault(key, time.monotonic())
-        if time.monotonic() - since < KEYRING_WAIT_SECONDS:
-            return Verdict(wait=True)
-        self._forget(record)
-        return Verdict(error=newer, sender=self._sender(original, newer))
-
-    def _forget(self, record: Record) -> None:
-        if self._waiting:
-            self._waiting.pop((record.topic, record.partition, record.offset), None)
 
     def _sender(self, record: Record, error: AiInfraError) -> Sender | None:
         """Who to tell. None for writers whose signature is not known to be good: they could make us say anything."""
@@ -79,12 +61,7 @@ class Judge:
             unverified = read(record, self._lanes)
         except EventError:
             return None
-        model: str | None = None
-        try:
-            key = (record.key or b"").decode()
-            if not key.startswith("_") and lane_of(key, self._lanes) == record.partition:
-                model = key
-        except UnicodeDecodeError:
-            model = None
         attributes = unverified.attributes
-        return Sender(attributes.id, event_hash(unverified.message), attributes.signer, model, attributes.traceparent)
+        return Sender(
+            attributes.id, unverified.hash, attributes.signer, unverified.model or None, attributes.traceparent
+        )

@@ -130,7 +130,7 @@ class Restorer:
                     record = record_from_message(message)
                     read += 1
                     try:
-                        key, value, counter = read_state_record(record, self._verifier, service=self._service)
+                        key, counter = read_state_record(record, self._verifier, service=self._service)
                     except AiInfraError as refused:
                         ignored += 1
                         metrics.BUS_ERRORS.labels(self._service, refused.code).inc()
@@ -141,6 +141,6 @@ class Restorer:
                         log.error("state record ignored: an older one was written again", key=key, offset=record.offset)
                         continue
                     counters[key] = counter
-                    lane.state.load(key, value)
+                    lane.state.load(key, record.value)
         finally:
             self._reader.unassign()

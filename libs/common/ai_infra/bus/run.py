@@ -25,8 +25,9 @@ from ai_infra.events.generated import EventRefused, ProducerHeartbeat
 from ai_infra.settings import Settings
 from ai_infra.telemetry import metrics
 from ai_infra.telemetry.health import Check, HealthServer
+from ai_infra.trust.keyring_files import read_roots
 from ai_infra.trust.keyrings import Keyrings
-from ai_infra.trust.open import load_roots, open_service_signer
+from ai_infra.trust.open import open_service_signer
 from ai_infra.trust.session import Session
 from ai_infra.trust.verify import Verifier
 
@@ -42,7 +43,7 @@ class ServiceProcess:
     def __init__(self, name: str, says: tuple[type, ...], settings: Settings) -> None:
         self.name = name
         self.settings = settings
-        self.keyrings = Keyrings(load_roots(settings))
+        self.keyrings = Keyrings(read_roots(settings.keys.roots))
         self.verifier = Verifier(self.keyrings, settings.log.lanes)
         self.checks: dict[str, Check] = {"broadcast": lambda: "the broadcast topics have not been read yet"}
         self.health = HealthServer(

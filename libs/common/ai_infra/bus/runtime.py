@@ -38,7 +38,6 @@ log = structlog.get_logger(__name__)
 BATCH_RECORDS: Final = 500
 IDLE_SECONDS: Final = 0.2  # how long a turn waits for input when nothing else is to be done
 BUSY_SECONDS: Final = 0.02  # the same while work is out: its result should not wait long
-HOLD_SECONDS: Final = 0.5  # how long a partition rests before a record that waits for a keyring is read again
 HOUSEKEEPING_SECONDS: Final = 30.0
 LAG_SECONDS: Final = 5.0
 PENDING_LIMIT: Final = 1_000  # pieces of work a lane may wait for before its input is paused
@@ -77,7 +76,6 @@ class Runtime:
         self._lanes: dict[int, Lane] = {}
         self._positions: dict[Place, int] = {}
         self._paused: set[Place] = set()
-        self._held: dict[Place, float] = {}
         self._finished: deque[Finished] = deque()
         self._house_at = 0.0
         self._lag_at = 0.0
@@ -179,24 +177,17 @@ class Runtime:
         if lane.halted and record.topic != OperatorAction.TOPIC:
             rewind[place] = record.offset
             return
-        if not self._decide_record(lane, record, batch):
-            rewind[place] = record.offset
-            self._hold(place)
-            return
+        self._decide_record(lane, record, batch)
         batch.took(record.topic, record.partition, record.offset)
         delay = max(0.0, self._around.clock().timestamp() - record.append_time_ms / 1000)
         metrics.BUS_LANE_DELAY.labels(self._service.name, str(record.partition)).set(delay)
 
-    def _decide_record(self, lane: Lane, record: Record, batch: Batch) -> bool:
-        """Whether the record has been dealt with; False where it must be read again later."""
+    def _decide_record(self, lane: Lane, record: Record, batch: Batch) -> None:
         verdict = self._judge.judge(record)
-        if verdict.wait:
-            return False
         if verdict.event is not None:
             lane.event(verdict.event, batch, redriven=verdict.redriven)
         elif verdict.error is not None:
             lane.reject(record, verdict.error, verdict.sender, batch)
-        return True
 
     def _decide_finished(self, batch: Batch, redo: list[Finished]) -> None:
         while (finished := self._workers.get()) is not None:
@@ -326,7 +317,6 @@ class Runtime:
         self._assignment.remove(places)
         for place in places:
             self._paused.discard(place)
-            self._held.pop(place, None)
         for number in sorted({p for _, p in places} & self._lanes.keys()):
             del self._lanes[number]
             self._workers.orphan(number)
@@ -366,20 +356,13 @@ class Runtime:
     def _seek(self, place: Place, offset: int) -> None:
         self._consumer.seek(TopicPartition(place[0], place[1], offset))
 
-    def _hold(self, place: Place) -> None:
-        self._held[place] = time.monotonic() + HOLD_SECONDS
-
     def _pause_and_resume(self) -> None:
-        now = time.monotonic()
-        for place in [p for p, until in self._held.items() if until <= now]:
-            del self._held[place]
         want: set[Place] = {p for lane in self._untaken_lanes() for p in self._assignment.partitions_of(lane)}
         want |= {p for lane in self._assignment.partial_lanes() for p in self._assignment.partitions_of(lane)}
         for number, lane in self._lanes.items():
             full = lane.pending_work > (PENDING_LIMIT if not self._is_paused(number) else PENDING_LIMIT // 2)
             for place in self._assignment.partitions_of(number):
-                stands = (lane.halted or full) and place[0] != OperatorAction.TOPIC
-                if stands or place in self._held:
+                if (lane.halted or full) and place[0] != OperatorAction.TOPIC:
                     want.add(place)
         assigned = {(p.topic, p.partition) for p in self._consumer.assignment()}
         want &= assigned

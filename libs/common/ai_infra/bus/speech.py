@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from ai_infra.bus.batch import Outgoing
 from ai_infra.bus.state_records import sign_state_record
 from ai_infra.events.compose import compose
 from ai_infra.events.event import Cause
-
-
-class SessionLike(Protocol):
-    """What of `ai_infra.trust.session.Session` is used here."""
-
-    @property
-    def signer_id(self) -> str: ...
-    @property
-    def keyring(self) -> int: ...
-    @property
-    def delegation(self) -> bytes: ...
-    def sign(self, message: bytes) -> bytes: ...
+from ai_infra.trust.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +22,7 @@ class Said:
 class Speech:
     """Composes what one service says. Raises the events room's errors where a body may not be sent."""
 
-    def __init__(self, service: str, session: SessionLike) -> None:
+    def __init__(self, service: str, session: Session) -> None:
         self._service = service
         self._session = session
 
@@ -78,19 +66,5 @@ class Speech:
     def state_record(self, lane: int, key: str, value: bytes | None, counter: int) -> Outgoing:
         """A record of `<service>.state`, signed with the session key; `counter` numbers the lane's state records."""
         topic = f"{self._service}.state"
-        session = self._session
-        headers = sign_state_record(
-            topic=topic,
-            key=key,
-            lane=lane,
-            value=value,
-            counter=counter,
-            signer=session.signer_id,
-            keyring=session.keyring,
-            delegation=session.delegation,
-            sign=session.sign,
-        )
+        headers = sign_state_record(self._session, topic=topic, key=key, lane=lane, value=value, counter=counter)
         return Outgoing(topic, lane, key.encode(), value, headers)
-
-
-Clock = Callable[[], datetime]

@@ -1,27 +1,37 @@
 """State records on the wire: signed by the session key of the service that wrote them, verified when they are restored.
 
-The signature covers topic, key, lane, the value's SHA-256 (null for a deletion) and a counter that only grows in a
-lane, so that nobody without a key can plant a record, move one, or bring an old one back.
+Headers carry signer, delegation, keyring, counter and signature. What is signed covers topic, key, lane, the value's
+SHA-256 (null for a deletion) and the counter, which only grows in a lane: nobody without a key can plant a record, move
+one, or bring an old one back. What a signature can't show is a record that was withheld: that is what the log is for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from ai_infra.events.canonical import canonical_json, sha256_hex
 from ai_infra.events.event import Record
 from ai_infra.events.statement import pae
-from ai_infra.trust.exceptions import BadState
-from ai_infra.trust.verify import Verifier
+from ai_infra.trust.ed25519 import verifies
+from ai_infra.trust.exceptions import AwaitKeyring, BadState, RevokedKey
+from ai_infra.trust.session import Session
+from ai_infra.trust.verify import Verifier, check_life
 
 STATE_PAYLOAD_TYPE: Final = "application/vnd.ai-infra.state.v1+json"
 
 
 def state_message(
-    *, topic: str, key: str, lane: int, value: bytes | None, counter: int, signer: str, keyring: int, delegation: bytes
+    *,
+    topic: str,
+    key: str,
+    lane: int,
+    value: bytes | None,
+    counter: int,
+    signer: str,
+    keyring: int,
+    delegation: bytes,
 ) -> bytes:
-    """The bytes that are signed for a state record (DSSE PAE over canonical JSON)."""
+    """The bytes that are signed for a state record: DSSE PAE over canonical JSON."""
     statement = {
         "counter": counter,
         "delegation_sha256": sha256_hex(delegation),
@@ -36,51 +46,44 @@ def state_message(
 
 
 def sign_state_record(
-    *,
-    topic: str,
-    key: str,
-    lane: int,
-    value: bytes | None,
-    counter: int,
-    signer: str,
-    keyring: int,
-    delegation: bytes,
-    sign: Callable[[bytes], bytes],
+    session: Session, *, topic: str, key: str, lane: int, value: bytes | None, counter: int
 ) -> list[tuple[str, bytes]]:
-    """The headers of a signed state record."""
+    """Headers for a state record that is about to be written. `counter` numbers the records of the lane, from 1."""
+    delegation, keyring = session.delegation, session.keyring
     message = state_message(
         topic=topic,
         key=key,
         lane=lane,
         value=value,
         counter=counter,
-        signer=signer,
+        signer=session.signer_id,
         keyring=keyring,
         delegation=delegation,
     )
     return [
-        ("signer", signer.encode()),
+        ("signer", session.signer_id.encode()),
+        ("delegation", delegation),
         ("keyring", str(keyring).encode()),
         ("counter", str(counter).encode()),
-        ("delegation", delegation),
-        ("signature", sign(message)),
+        ("signature", session.sign(message)),
     ]
 
 
-def read_state_record(record: Record, verifier: Verifier, *, service: str) -> tuple[str, bytes | None, int]:
-    """(key, value, counter) of a verified state record of `service`. Raises `BadState` or another TrustError."""
+def read_state_record(record: Record, verifier: Verifier, *, service: str) -> tuple[str, int]:
+    """(key, counter) of a state record that `service` wrote with a key that counted at its append time.
+
+    A key that was revoked since keeps what it wrote before. Raises a TrustError; AwaitKeyring for a newer keyring.
+    """
+    where = f"{record.topic}[{record.partition}]@{record.offset}"
     headers = dict(record.headers)
     if len(headers) != len(record.headers):
-        raise BadState(f"state record at {record.topic}[{record.partition}]@{record.offset} repeats a header")
+        raise BadState(f"state record {where} repeats a header")
     try:
-        signer = headers["signer"].decode()
-        keyring, counter = int(headers["keyring"]), int(headers["counter"])
-        delegation, signature = headers["delegation"], headers["signature"]
+        signer, version = headers["signer"].decode(), int(headers["keyring"])
+        counter, delegation, signature = int(headers["counter"]), headers["delegation"], headers["signature"]
         key = (record.key or b"").decode()
     except (KeyError, ValueError) as error:
-        raise BadState(
-            f"state record at {record.topic}[{record.partition}]@{record.offset} lacks signed headers: {error!r}"
-        ) from error
+        raise BadState(f"state record {where} lacks signed headers: {error!r}") from error
     message = state_message(
         topic=record.topic,
         key=key,
@@ -88,16 +91,19 @@ def read_state_record(record: Record, verifier: Verifier, *, service: str) -> tu
         value=record.value,
         counter=counter,
         signer=signer,
-        keyring=keyring,
+        keyring=version,
         delegation=delegation,
     )
-    verifier.verify_state(
-        message=message,
-        signature=signature,
-        delegation=delegation,
-        signer=signer,
-        keyring=keyring,
-        service=service,
-        append_time_ms=record.append_time_ms,
-    )
-    return key, record.value, counter
+    keyring = verifier.keyrings.latest
+    if version > keyring.version:
+        raise AwaitKeyring(version, keyring.version)
+    voucher = verifier.voucher(delegation, signer, keyring)
+    if voucher.principal.id != service:
+        raise BadState(f"state record {where} is signed by {voucher.principal.id}, not by {service}")
+    if not verifies(message, signature, voucher.delegation.key):
+        raise BadState(f"state record {where} has a signature that does not verify")
+    check_life(voucher, record.append_time_ms)
+    revocation = keyring.revocations.get(voucher.key.id)
+    if revocation is not None and record.append_time_ms >= revocation.revoked_at:
+        raise RevokedKey(f"state record {where} was written with {voucher.key.id} after that key was revoked")
+    return key, counter

@@ -17,7 +17,7 @@ from ai_infra.bus.records import SELF, Head
 from ai_infra.bus.service import Service
 from ai_infra.bus.speech import Speech
 from ai_infra.bus.state import LaneState
-from ai_infra.events.compose import consequence_id
+from ai_infra.events.compose import uuid7
 from ai_infra.events.event import Cause
 from ai_infra.events.generated import ProducerHeartbeat
 from ai_infra.events.lanes import lane_key
@@ -93,8 +93,7 @@ class Voice:
             return
         producer, last = f"{self._name}/{self._number}", head.prev or ""
         beat = ProducerHeartbeat(producer=producer, epoch=head.epoch, seq=head.seq, event_hash=last)
-        beat_id = consequence_id(last, f"heartbeat/{producer}/{head.epoch}/{head.seq}")
-        self.say(Say(beat), beat_id, batch, model=None, causes=(), traceparent=None)
+        self.say(Say(beat), uuid7(), batch, model=None, causes=(), traceparent=None)
         self._state.put(SELF, replace(self._head(), beat_seq=head.seq + 1, beat_ms=_ms(now)))
 
     def state_records(self) -> list[Outgoing]:

@@ -1,0 +1,15 @@
+"""Unit tests need no stack and print no logs: a test that wants to see a log line captures it."""
+
+from __future__ import annotations
+
+import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs() -> None:
+    structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
+
+
+def _drop(_: object, __: str, ___: object) -> structlog.typing.EventDict:
+    raise structlog.DropEvent
