@@ -137,10 +137,6 @@ def make_event(reason: str, *, event_id: str | None = None, seq: int | None = No
     if seq is not None:
         prev = None if seq == 1 else "0" * 64
         counted = {"producer": f"sender/{LANE}", "epoch": epoch, "seq": seq, "prev": prev}
-        {}
-        if seq is None
-        else {"producer": f"sender/{LANE}", "epoch": epoch, "seq": seq, "prev": None if seq == 1 else "0" * 64}
-    )
     identity = event_id or uuid7()
     signed = compose(
         body,
