@@ -1,0 +1,174 @@
+"""Telling everybody: a new keyring on `signer.changed`, a new policy on `policy.changed`.
+
+What is published here changes what every process believes, so it is read first what is there already: publishing the
+same again does nothing, and a version that does not follow is refused. Returns only after the broker has acknowledged.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+import orjson
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from ai_infra.bus.consume import check_message_error, record_from_message
+from ai_infra.bus.kafka_config import producer_config, reader_config, unavailable
+from ai_infra.errors import ConfigurationError, UnavailableError
+from ai_infra.events.body import Body
+from ai_infra.events.canonical import canonical_json_numbers, sha256_hex
+from ai_infra.events.compose import compose, uuid7
+from ai_infra.events.event import Record
+from ai_infra.events.exceptions import EventError
+from ai_infra.events.generated import PolicyChanged, SignerChanged
+from ai_infra.events.lanes import BROADCAST_KEY
+from ai_infra.events.parse import read
+from ai_infra.settings import Settings
+from ai_infra.trust.exceptions import KeyringError, TrustError
+from ai_infra.trust.keyring import Keyring
+from ai_infra.trust.keyring_files import keyring_texts
+from ai_infra.trust.keyrings import Keyrings
+from ai_infra.trust.open import load_roots, open_signer_for
+from ai_infra.trust.session import Session
+from ai_infra.trust.verify import Verifier
+
+TIMEOUT_S: Final = 30.0
+_SOURCE: Final = "ai-infra/cli"
+
+
+def publish_keyring(settings: Settings, keyring_text: str | None = None, reason: str = "keyring published") -> int:
+    """Publish a signed keyring; returns its version. One that is published already is not published again.
+
+    Without `keyring_text`: every version in the keys directory that is not published yet, in order. Signed with a key
+    at hand whose role allows `signer.changed`. Raises KeyringError where it does not follow what is published,
+    ConfigurationError where no key may say it, UnavailableError where the broker does not answer.
+    """
+    texts = [keyring_text] if keyring_text is not None else _texts_in_directory(settings)
+    keyrings = published_keyrings(settings)
+    for text in texts:
+        known = keyrings.latest_version
+        keyring = keyrings.accept(text)
+        if keyring.version > known:
+            body = SignerChanged(
+                version=keyring.version, keyring=text, keyring_sha256=sha256_hex(text.encode()), reason=reason
+            )
+            _say(settings, body, keyring)
+    return keyrings.latest_version
+
+
+def publish_policy(settings: Settings, policy_json: str, reason: str) -> int:
+    """Publish a policy document; returns its version. The newest policy is not published again.
+
+    Raises ConfigurationError for what is not JSON, and as `publish_keyring` does.
+    """
+    try:
+        document = orjson.loads(policy_json)
+    except orjson.JSONDecodeError as error:
+        raise ConfigurationError(f"The policy is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise ConfigurationError("The policy must be a JSON object.")
+    text = canonical_json_numbers(document)
+    keyrings = published_keyrings(settings)
+    verifier = Verifier(keyrings, settings.log.lanes)
+    version, newest = 0, ""
+    for record in _records(settings, PolicyChanged.TOPIC):
+        try:
+            body = verifier.verify(record, caught_up=True).body
+        except TrustError:  # every reader passes over it, so it counts for nothing
+            continue
+        if isinstance(body, PolicyChanged) and body.version > version:
+            version, newest = body.version, body.policy_sha256
+    if sha256_hex(text) == newest:
+        return version
+    body = PolicyChanged(version=version + 1, policy_json=text.decode(), policy_sha256=sha256_hex(text), reason=reason)
+    _say(settings, body, keyrings.latest)
+    return version + 1
+
+
+def published_keyrings(settings: Settings) -> Keyrings:
+    """The keyrings that are published, verified from the pinned roots on; empty before the first."""
+    keyrings = Keyrings(load_roots(settings))
+    for record in _records(settings, SignerChanged.TOPIC):
+        try:
+            body = read(record, settings.log.lanes).decode()
+            if isinstance(body, SignerChanged):
+                keyrings.accept(body.keyring)
+        except (EventError, KeyringError):  # every reader passes over it
+            continue
+    return keyrings
+
+
+def _texts_in_directory(settings: Settings) -> list[str]:
+    directory = settings.keys.dir
+    texts = list(keyring_texts(directory).values()) if directory is not None else []
+    if not texts:
+        raise ConfigurationError(
+            "There is no keyring to publish. Make one with `ai-infra keys init` and set AI_INFRA_KEYS_DIR."
+        )
+    return texts
+
+
+def _say(settings: Settings, body: Body, keyring: Keyring) -> None:
+    signer = open_signer_for(settings, body.TOPIC, keyring)
+    principal = keyring.principal_of(signer.key_id)
+    session = Session(signer, principal.id if principal else signer.key_id, [body.TOPIC], lambda: keyring.version)
+    signed = compose(
+        body,
+        key=BROADCAST_KEY,
+        lane=0,
+        id=uuid7(),
+        time=datetime.now(UTC),
+        source=_SOURCE,
+        subject=None,
+        signer=session.signer_id,
+        keyring=session.keyring,
+        delegation=session.delegation,
+        sign=session.sign,
+    )
+    failure: list[KafkaError] = []
+    acknowledged: list[Message] = []
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            failure.append(error)
+        else:
+            acknowledged.append(message)
+
+    producer = Producer(producer_config(settings, "announce", **{"message.timeout.ms": int(TIMEOUT_S * 1000)}))
+    producer.produce(
+        signed.topic,
+        key=signed.key,
+        value=signed.value,
+        headers=list(signed.headers),
+        partition=signed.partition,
+        on_delivery=delivered,
+    )
+    producer.flush(TIMEOUT_S)
+    if failure:
+        raise unavailable(f"publishing on {body.TOPIC}", failure[0])
+    if not acknowledged:
+        raise UnavailableError(f"Kafka did not acknowledge {body.TOPIC} within {TIMEOUT_S:.0f} s; is the broker there?")
+
+
+def _records(settings: Settings, topic: str) -> list[Record]:
+    """Everything on a broadcast topic, as of now."""
+    reader = Consumer(reader_config(settings, "announce"))
+    try:
+        reader.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+        records: list[Record] = []
+        deadline = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline:
+            for message in reader.consume(100, timeout=0.2):
+                error = message.error()
+                if error is None:
+                    records.append(record_from_message(message))
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    return records
+                else:
+                    check_message_error(error, "announce")
+    except KafkaException as error:
+        raise unavailable(f"reading {topic}", error) from error
+    finally:
+        reader.close()
+    raise UnavailableError(f"{topic} was not read to its end within {TIMEOUT_S:.0f} s; is the broker there?")
