@@ -1,0 +1,205 @@
+"""How every command speaks: a table or text for people, JSON for programs, one clear line when something is wrong.
+
+Results go to standard output, all else (progress, notes, errors) to standard error, so that a result can be piped.
+Nothing here decides what is shown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json as jsonlib
+import sys
+import threading
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+
+from ai_infra.errors import AiInfraError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is written into the log.")]
+
+_PIPE_WIDTH: Final = 200  # a table that goes into a file or a pipe isn't cut at 80 columns
+_QUIET_SECONDS: Final = 2.0  # what takes longer says what it's doing
+
+Renderable = Any  # what rich can print; rich itself is imported only when something is shown
+
+
+def show(data: Any, *, json: bool, table: Renderable | Callable[[], Renderable] | None = None) -> None:
+    """Prints a result: `data` as JSON, or else `table` (anything rich prints, or a function that makes it).
+
+    Dataclasses, datetimes (RFC 3339, UTC), enums, paths and bytes (base64) may be anywhere in `data`.
+    """
+    if json or table is None:
+        sys.stdout.write(jsonlib.dumps(plain(data), indent=2, ensure_ascii=False) + "\n")
+        return
+    rendered = table() if callable(table) else table
+    if isinstance(rendered, str):
+        sys.stdout.write(rendered.rstrip("\n") + "\n")
+        return
+    _console(sys.stdout).print(rendered)
+
+
+def show_line(data: Any, *, json: bool, text: str) -> None:
+    """Prints one of many results as it comes: a line of JSON, or a line of text. Flushed, for who follows a pipe."""
+    line = jsonlib.dumps(plain(data), ensure_ascii=False, separators=(",", ":")) if json else text
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def rows(columns: Sequence[str], content: Iterable[Sequence[Any]], *, title: str | None = None) -> Renderable:
+    """A table with headings. Cells are shown as text: None as nothing, times in UTC; markup in them is left alone."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in content:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell_text(cell)) for cell in row))
+    return table
+
+
+def record(fields: Mapping[str, Any], *, title: str | None = None) -> Renderable:
+    """One thing with its properties, a line each."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in fields.items():
+        table.add_row(name, value if isinstance(value, Text) else Text(cell_text(value)))
+    return table
+
+
+def stack(*parts: Renderable) -> Renderable:
+    """Several things below each other, an empty line between them."""
+    from rich.console import Group
+
+    spaced: list[Any] = []
+    for part in parts:
+        spaced += [part] if not spaced else ["", part]
+    return Group(*spaced)
+
+
+def styled(text: str, style: str) -> Renderable:
+    """Text in a style ("red", "green", "bold"); never the only bearer of a meaning."""
+    from rich.text import Text
+
+    return Text(text, style=style)
+
+
+def cell_text(value: Any) -> str:  # noqa: PLR0911 - one line a type
+    """A value as people read it."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, timedelta):
+        return duration(value.total_seconds())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(cell_text(v) for v in value)
+    return str(value)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `0.4 s`, `12 s`, `5 min`, `3 h`, `2 d`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
+
+
+def plain(value: Any) -> Any:  # noqa: PLR0911 - one line a type
+    """A value as JSON has it."""
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, Path):
+        return [plain(v) for v in value]
+    return str(value)
+
+
+def note(text: str) -> None:
+    """A line for people beside the result."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def progress(text: str) -> Iterator[Callable[[str], None]]:
+    """Says on stderr what is being done: a moving line on a terminal, else plain lines once two seconds have passed.
+
+    Yields a function that changes the text.
+    """
+    if sys.stderr.isatty():
+        with _console(sys.stderr).status(text) as status:
+            yield status.update
+        return
+    state = {"text": text, "late": False}
+    lock = threading.Lock()
+
+    def late() -> None:
+        with lock:
+            state["late"] = True
+            note(f"… {state['text']}")
+
+    def say(now: str) -> None:
+        with lock:
+            changed, state["text"] = state["text"] != now, now
+            if state["late"] and changed:
+                note(f"… {now}")
+
+    timer = threading.Timer(_QUIET_SECONDS, late)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield say
+    finally:
+        timer.cancel()
+
+
+def print_error(error: BaseException, *, json: bool) -> None:
+    """One line on stderr for a failure: `error: …`, or with --json an object with `code` and `message`."""
+    code = error.code if isinstance(error, AiInfraError) else "internal"
+    message = str(error) if isinstance(error, AiInfraError) else f"{type(error).__name__}: {error}"
+    if json:
+        note(jsonlib.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False))
+    else:
+        note(f"error: {' '.join(message.split())}")
+
+
+def fail(message: str, *, code: str = "failed") -> NoReturn:
+    """Ends the command with an error of that text."""
+    raise AiInfraError(message, code=code)
+
+
+def _console(stream: Any) -> Any:
+    from rich.console import Console
+
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
