@@ -19,7 +19,7 @@ import orjson
 
 from ai_infra.events.codec import SINGLE_OBJECT
 from ai_infra.events.event import Record
-from ai_infra.events.generated import CRC64S
+from ai_infra.events.schemas import crc64_of
 from ai_infra.events.statement import CONTENT_TYPE, EVENT_PAYLOAD_TYPE, SPEC_VERSION, pae
 from ai_infra_indexer.exceptions import EntryTooLarge, MalformedEntry
 
@@ -185,7 +185,7 @@ def _int(value: Any) -> int:
 def _record(entry: Entry) -> Record:
     said = entry.statement
     try:
-        crc64 = CRC64S[said["schema_sha256"]]
+        crc64 = crc64_of(said["schema_sha256"])
     except KeyError:
         raise MalformedEntry(
             f"entry {entry.position} of lane {entry.lane} was written with schema {said.get('schema_sha256')}, "

@@ -22,7 +22,6 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from ai_infra.events.body import Body
 from ai_infra_indexer.entry import Link
 
 AUDIT_EVENT_VERSION: Final = 1
@@ -55,9 +54,8 @@ class ChainSigner(Protocol):
     def sign(self, message: bytes) -> bytes: ...
 
 
-def payload(statement: Mapping[str, Any], body: Body, *, lane: int, position: int, event_hash: str) -> bytes:
-    """Canonical JSON of the payload."""
-    said = body.to_dict()
+def payload(statement: Mapping[str, Any], said: dict[str, Any], *, lane: int, position: int, event_hash: str) -> bytes:
+    """Canonical JSON of the payload. `said`: the body, as its writer's schema has it."""
     actor_field = _ACTOR.get(str(statement["ce_type"]))
     actor = said[actor_field] if actor_field else statement["signer"]
     return orjson.dumps(

@@ -1,0 +1,302 @@
+"""A lane in Postgres: its head, its history, and the one transaction that appends to it.
+
+The head moves by compare-and-swap from the size and hash that the writer read; who finds it elsewhere has lost the
+lane, and nothing that it signed is released. Everything of a batch is in that transaction or nothing is: entries, chain
+rows, what was heard, projection, findings, Kafka offsets. Live indexing, restoring and rebuilding all append here.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+
+from ai_infra.events.event import Event
+from ai_infra_indexer import kernel
+from ai_infra_indexer.applying import apply
+from ai_infra_indexer.exceptions import LaneLost, ProjectionRefused
+from ai_infra_indexer.history import Finding, Judgement, Known, Number, Verdict, number_of
+from ai_infra_indexer.order import Source
+from ai_infra_indexer.projection import RowChange, project
+from ai_infra_indexer.sequence import Head, Line
+
+Connection = psycopg.Connection[Any]
+
+_ENTRIES: Final = (
+    "lane int2, position int8, event_id uuid, type text, model text, subject text, signer text, principal text, "
+    "producer text, epoch int8, seq int8, event_hash text, event_time timestamptz, append_time timestamptz, "
+    "kafka_partition int4, kafka_offset int8, causes uuid[], verdict text, entry bytea"
+)
+_CHAIN: Final = (
+    "lane int2, position int8, id text, event_type text, payload json, prev_hash text, hash text, signature text, "
+    "signer_id text, ts timestamptz, created_at timestamptz, metadata json, version int4"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append came to."""
+
+    head: Head
+    verdicts: Mapping[int, Verdict]
+    findings: tuple[Finding, ...]
+
+
+def ensure_lane(connection: Connection, lane: int, origin: str) -> None:
+    """The lane's row, partitions and schema, where they are not there yet."""
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('ai-infra add_lane'))")
+        connection.execute("SELECT add_lane(%s::smallint, %s)", (lane, origin))
+
+
+def read_head(connection: Connection, lane: int) -> Head:
+    """Where the lane ends now."""
+    row = connection.execute(
+        "SELECT origin, size, head_hash, last_ts_us FROM lanes WHERE lane = %s", (lane,)
+    ).fetchone()
+    if row is None:
+        raise LaneLost(f"lane {lane} is not in the database: it was replaced while an indexer worked on it")
+    return Head(lane, *row)
+
+
+def read_offsets(connection: Connection, lane: int) -> dict[Source, int]:
+    """Where reading goes on, by source; empty for a lane that has read nothing."""
+    rows = connection.execute("SELECT topic, partition, next_offset FROM lane_offsets WHERE lane = %s", (lane,))
+    return {(topic, partition): offset for topic, partition, offset in rows}
+
+
+def read_known(connection: Connection, lane: int, events: Sequence[Event[Any]]) -> Known:
+    """What the lane's history says about these events and their causes."""
+    ids = {event.id for event in events} | {c.id for event in events for c in event.causes if c.lane == lane}
+    known = Known(lane, ids=read_positions(connection, lane, ids))
+    numbers = [number for event in events if (number := number_of(event)) is not None]
+    if numbers:
+        known.numbers = _read_numbers(connection, lane, numbers)
+    rows = connection.execute(
+        "SELECT cause_id, array_agg(position ORDER BY position) FROM missing_causes "
+        "WHERE lane = %s AND cause_id = ANY(%s::uuid[]) GROUP BY cause_id",
+        (lane, [event.id for event in events]),
+    )
+    known.awaited = {str(cause): tuple(positions) for cause, positions in rows}
+    return known
+
+
+def read_positions(connection: Connection, lane: int, ids: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """Position and event_hash of the first entry of each of these events that is in the lane."""
+    rows = connection.execute(
+        "SELECT event_id, position, event_hash FROM event_ids WHERE lane = %s AND event_id = ANY(%s::uuid[])",
+        (lane, list(ids)),
+    )
+    return {str(event_id): (position, event_hash) for event_id, position, event_hash in rows}
+
+
+def _read_numbers(connection: Connection, lane: int, numbers: Sequence[Number]) -> dict[Number, tuple[int, str]]:
+    producers, epochs, seqs = (list(column) for column in zip(*numbers, strict=True))
+    rows = connection.execute(
+        "SELECT p.producer, p.epoch, p.seq, p.position, p.event_hash FROM producer_events p "
+        "JOIN unnest(%s::text[], %s::int8[], %s::int8[]) AS wanted(producer, epoch, seq) USING (producer, epoch, seq) "
+        "WHERE p.lane = %s",
+        (producers, epochs, seqs, lane),
+    )
+    return {(producer, epoch, seq): (position, hash_) for producer, epoch, seq, position, hash_ in rows}
+
+
+def append(
+    connection: Connection,
+    head: Head,
+    lines: Sequence[Line],
+    after: Head,
+    *,
+    known: Known,
+    offsets: Mapping[Source, int],
+) -> Appended:
+    """One transaction: the head from `head` to `after`, and everything that these lines bring. Raises LaneLost."""
+    with connection.transaction():
+        moved = connection.execute(
+            "UPDATE lanes SET size = %s, head_hash = %s, last_ts_us = %s "
+            "WHERE lane = %s AND size = %s AND head_hash = %s",
+            (after.size, after.head_hash, after.last_ts_us, head.lane, head.size, head.head_hash),
+        )
+        if moved.rowcount != 1:
+            raise LaneLost(
+                f"lane {head.lane} is not at {head.size} entries any more: another indexer has it, or the database "
+                "was restored from a backup. Nothing of this batch was released"
+            )
+        first_new = dict.fromkeys(known.ids), dict.fromkeys(known.numbers)
+        judged = [(line, known.judge(line.event, line.position)) for line in lines]
+        refused = _project(connection, head.lane, judged)
+        verdicts = {line.position: refused.get(line.position, (j.verdict,))[0] for line, j in judged}
+        findings = [finding for _, judgement in judged for finding in judgement.findings]
+        for line, _ in judged:
+            if line.position in refused:
+                detail = refused[line.position][1]
+                findings.append(Finding(line.position, "projection_refused", line.event.type, line.event.id, detail))
+        _copy_log(connection, head, [line for line, _ in judged], verdicts)
+        _copy_history(connection, head.lane, judged, first_new)
+        _write_findings(connection, head.lane, findings)
+        _write_offsets(connection, head.lane, offsets)
+    return Appended(after, verdicts, tuple(findings))
+
+
+def _project(
+    connection: Connection, lane: int, judged: Sequence[tuple[Line, Judgement]]
+) -> dict[int, tuple[Verdict, str]]:
+    """Applies what the entries mean; returns those whose projection was refused, and why.
+
+    All at once first. Where that fails by the data (never by the infrastructure), entry by entry: the outcome of each
+    is the same, and one bad entry keeps no other from its rows.
+    """
+    refused: dict[int, tuple[Verdict, str]] = {}
+    changes: list[tuple[int, tuple[RowChange, ...]]] = []
+    for line, judgement in judged:
+        if judgement.verdict is not Verdict.PROJECTED:
+            continue
+        try:
+            changes.append((line.position, project(line.position, line.event)))
+        except (ProjectionRefused, ValueError, TypeError, KeyError, OverflowError) as error:
+            refused[line.position] = (Verdict.REFUSED, f"{type(error).__name__}: {error}")
+    try:
+        with connection.transaction():
+            apply(connection, lane, [change for _, group in changes for change in group])
+    except (psycopg.DataError, psycopg.IntegrityError) as error:
+        if len(changes) == 1:
+            return {**refused, changes[0][0]: (Verdict.REFUSED, _why(error))}
+    else:
+        return refused
+    for position, group in changes:
+        try:
+            with connection.transaction():
+                apply(connection, lane, group)
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            refused[position] = (Verdict.REFUSED, _why(error))
+    return refused
+
+
+def _why(error: psycopg.Error) -> str:
+    """Why the database would not have it. Its own words alone: the same on every server, and without a row's values."""
+    return f"{type(error).__name__} ({error.sqlstate}): {error.diag.message_primary or ''}"
+
+
+def _copy_log(connection: Connection, head: Head, lines: Sequence[Line], verdicts: Mapping[int, Verdict]) -> None:
+    lane = head.lane
+    entries, chain = [], []
+    for line in lines:
+        event, link = line.event, line.link
+        ts = kernel.when(link.ts_us)
+        entries.append(
+            (
+                lane,
+                line.position,
+                uuid.UUID(event.id),
+                event.type,
+                (event.record.key or b"").decode(),
+                event.subject,
+                event.signer,
+                event.principal,
+                event.producer,
+                event.epoch,
+                event.seq,
+                event.hash,
+                event.time,
+                event.append_time,
+                event.record.partition,
+                event.record.offset,
+                [uuid.UUID(cause.id) for cause in event.causes],
+                verdicts[line.position].value,
+                line.raw,
+            )
+        )
+        metadata = kernel.metadata(lane, line.position, head.origin, event.type)
+        chain.append(
+            (
+                lane,
+                line.position,
+                link.id,
+                event.type,
+                line.payload,
+                link.prev_hash,
+                link.hash,
+                link.signature,
+                link.signer_id,
+                ts,
+                ts,
+                metadata,
+                kernel.AUDIT_EVENT_VERSION,
+            )
+        )
+    _copy(connection, "entries", _ENTRIES, entries)
+    _copy(connection, "audit_events", _CHAIN, chain)
+
+
+def _copy_history(
+    connection: Connection,
+    lane: int,
+    judged: Sequence[tuple[Line, Judgement]],
+    before: tuple[Mapping[str, Any], Mapping[Number, Any]],
+) -> None:
+    """What was heard for the first time; `before` is what was known when the batch began."""
+    ids: dict[str, tuple[Any, ...]] = {}
+    numbers: dict[Number, tuple[Any, ...]] = {}
+    missing: list[tuple[Any, ...]] = []
+    for line, judgement in judged:
+        event = line.event
+        if event.id not in before[0]:
+            ids.setdefault(event.id, (lane, uuid.UUID(event.id), line.position, event.hash))
+        number = number_of(event)
+        if number is not None and number not in before[1]:
+            numbers.setdefault(number, (lane, *number, line.position, event.hash))
+        missing += [(lane, uuid.UUID(cause), line.position) for cause in judgement.missing]
+    _copy(connection, "event_ids", "lane int2, event_id uuid, position int8, event_hash text", ids.values())
+    _copy(
+        connection,
+        "producer_events",
+        "lane int2, producer text, epoch int8, seq int8, position int8, event_hash text",
+        numbers.values(),
+    )
+    _copy(connection, "missing_causes", "lane int2, cause_id uuid, position int8", missing)
+
+
+def _copy(connection: Connection, table: str, columns: str, rows: Iterable[Sequence[Any]]) -> None:
+    rows = list(rows)
+    if not rows:
+        return
+    names, types = zip(*(column.split() for column in columns.split(", ")), strict=True)
+    command = f"COPY {table} ({', '.join(names)}) FROM STDIN (FORMAT BINARY)"
+    with connection.cursor() as cursor, cursor.copy(command.encode()) as copy:
+        copy.set_types(types)
+        for row in rows:
+            copy.write_row(row)
+
+
+def _write_findings(connection: Connection, lane: int, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        producer, epoch, seq = finding.number or (None, None, None)
+        connection.execute(
+            "INSERT INTO findings (lane, position, kind, about, event_id, producer, epoch, seq, detail) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            (
+                lane,
+                finding.position,
+                finding.kind,
+                finding.about,
+                finding.event_id,
+                producer,
+                epoch,
+                seq,
+                finding.detail,
+            ),
+        )
+
+
+def _write_offsets(connection: Connection, lane: int, offsets: Mapping[Source, int]) -> None:
+    if not offsets:
+        return
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO lane_offsets (lane, topic, partition, next_offset) VALUES (%s, %s, %s, %s) "
+            "ON CONFLICT (lane, topic, partition) DO UPDATE SET next_offset = EXCLUDED.next_offset",
+            [(lane, topic, partition, offset) for (topic, partition), offset in offsets.items()],
+        )
