@@ -84,8 +84,8 @@ def _code(job: JobQueued, limits: Limits, found: list[tuple[str, str]]) -> None:
     except CodeMismatch as error:
         found.append(("bad_code_ref", str(error)))
         return
-    if ref.image is not None and ref.image != limits.container:
-        found.append(("container_mismatch", f"the code is in image {ref.image}; runners here run in {here}"))
+    if ref.image_digest is not None and ref.image_digest != limits.container:
+        found.append(("container_mismatch", f"the code is in image {ref.image_digest}; runners here run in {here}"))
     if ref.url is not None and not allowed(ref.url, limits.repositories):
         found.append(
             (

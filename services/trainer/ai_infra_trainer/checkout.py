@@ -11,18 +11,15 @@ import re
 import shutil
 import subprocess
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
+from ai_infra.manifest.code_ref import CodeRef
+from ai_infra.manifest.exceptions import BadManifest
 from ai_infra_trainer.exceptions import Cancelled, CodeMismatch, RunnerUnavailable
 
-_GIT_REF: Final = re.compile(
-    r"^git\+(?P<url>(?:https|file)://[A-Za-z0-9._~/:-]+)@(?P<commit>[0-9a-f]{40}|[0-9a-f]{64})(?:#(?P<path>[^#]*))?$"
-)
-_IMAGE_REF: Final = re.compile(r"^sha256:[0-9a-f]{64}$")
-_PATH: Final = re.compile(r"^[A-Za-z0-9._@+-]+(?:/[A-Za-z0-9._@+-]+)*$")
+_PLAIN_URL: Final = re.compile(r"^(?:https://[A-Za-z0-9.-]+(?::[0-9]+)?|file://)(?:/[A-Za-z0-9._~+-]+)+/?$")
+_PLAIN_PATH: Final = re.compile(r"^[A-Za-z0-9._@+-]+(?:/[A-Za-z0-9._@+-]+)*$")
 
 FETCH_TIMEOUT_SECONDS: Final = 600.0
 _UNREACHABLE: Final = re.compile(
@@ -30,39 +27,22 @@ _UNREACHABLE: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CodeRef:
-    """A parsed `code_ref`: repository URL (`https://…`, `file://…`), full commit id, path in it; or an image digest."""
-
-    url: str | None
-    commit: str | None
-    path: str
-    image: str | None = None
-
-
 def parse_code_ref(text: str) -> CodeRef:
     """Parse `git+https://host/repo@<commit>#<path>`, `git+file:///repo@<commit>#<path>` or `sha256:<64 hex>`.
 
     Raises CodeMismatch, saying what is wrong, for short commits, branch names, credentials, `..` and anything else.
     """
-    if _IMAGE_REF.match(text):
-        return CodeRef(url=None, commit=None, path="", image=text)
-    match = _GIT_REF.match(text)
-    if match is None:
+    try:
+        ref = CodeRef.parse(text)
+    except BadManifest as error:
+        raise CodeMismatch(str(error), code="bad_code_ref") from error
+    if ref.url is not None and (not _PLAIN_URL.match(ref.url) or ".." in ref.url.split("/")):
         raise CodeMismatch(
-            f"code_ref {text[:200]!r} is not 'git+https://host/repo@<full commit id>#<path>', 'git+file:///repo@…' or"
-            " 'sha256:<64 hex digits>'; name the exact commit, and no user or password",
-            code="bad_code_ref",
+            f"repository {ref.url[:200]!r}: a plain address, without user, query or '..'", code="bad_code_ref"
         )
-    url, path = match["url"], match["path"] or ""
-    parts = urlsplit(url)
-    if ".." in parts.path.split("/") or "//" in parts.path or (parts.scheme == "https" and not parts.netloc):
-        raise CodeMismatch(f"code_ref {text[:200]!r}: the repository's path must be plain, without '..' or '//'")
-    if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/")):
-        raise CodeMismatch(f"code_ref {text[:200]!r}: a local repository is named git+file:///absolute/path")
-    if path and (not _PATH.match(path) or ".." in path.split("/") or ".git" in path.split("/")):
-        raise CodeMismatch(f"code_ref {text[:200]!r}: #{path} is no plain relative path")
-    return CodeRef(url=url, commit=match["commit"], path=path)
+    if ref.path and (not _PLAIN_PATH.match(ref.path) or ".git" in ref.path.split("/")):
+        raise CodeMismatch(f"path {ref.path[:200]!r} is no plain path in a repository", code="bad_code_ref")
+    return ref
 
 
 def allowed(url: str, repositories: tuple[str, ...]) -> bool:

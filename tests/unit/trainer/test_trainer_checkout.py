@@ -135,7 +135,7 @@ def test_what_does_not_pin_code_is_refused(text: str) -> None:
 def test_an_image_digest_is_code_without_a_repository() -> None:
     ref = parse_code_ref("sha256:" + "a" * 64)
     assert ref.url is None
-    assert ref.image == "sha256:" + "a" * 64
+    assert ref.image_digest == "sha256:" + "a" * 64
 
 
 @pytest.mark.parametrize(
