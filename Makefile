@@ -52,7 +52,7 @@ test: lint
 	@$(PY) -m pytest tests/unit tests/conformance tests/system tests/faults
 
 soak: setup
-	@AI_INFRA_SOAK=1 $(PY) -m pytest tests/faults tests/system --timeout 3600
+	@SOAK=1 $(PY) -m pytest tests/faults tests/system --timeout 3600
 
 bench: setup
 	@$(PY) -m benchmarks.run

@@ -59,14 +59,13 @@ class Containers:
         self._usual_ports = usual_ports
 
     def prepare(self, part: str, progress: Progress) -> None:
-        self._choose_port(part)
         self._logs.mkdir(parents=True, exist_ok=True)
         run_with_progress(
             self._command("pull", "--policy", "missing", part),
             what=f"fetching the image of {part}",
             progress=progress,
             output=self._logs / f"{part}.pull.log",
-            env=self._variables(),
+            env=self.variables(),
         )
 
     def start(self, part: str, progress: Progress) -> None:
@@ -114,19 +113,22 @@ class Containers:
 
         self._state.change(choose)
 
-    def _variables(self) -> dict[str, str]:
-        """What `compose.yaml` leaves open: the ports on this machine, and the passwords made up for the stack."""
+    def variables(self) -> dict[str, str]:
+        """What `compose.yaml` leaves open: the project, ports on this machine, the passwords made up for the stack."""
+        for part in self._parts:
+            self._choose_port(part)
         state = self._state.read()
         ports = {f"STACK_{name.upper()}_PORT": str(port) for name, port in state.ports.items()}
-        return ports | {f"STACK_{name.upper()}": value for name, value in state.credentials.items()}
+        passwords = {f"STACK_{name.upper()}": value for name, value in state.credentials.items()}
+        return {"COMPOSE_PROJECT_NAME": self._project, **ports, **passwords}
 
     def _command(self, *arguments: str) -> list[str]:
-        return ["docker", "compose", "--project-name", self._project, "--file", str(self._file), *arguments]
+        return ["docker", "compose", "--file", str(self._file), *arguments]
 
     def _run(self, *arguments: str) -> str:
         answer = subprocess.run(
             self._command(*arguments),
-            env={**os.environ, **self._variables()},
+            env={**os.environ, **self.variables()},
             capture_output=True,
             text=True,
             check=False,

@@ -24,7 +24,7 @@ def furnish(settings: Settings, progress: Progress) -> None:
     """Create topics, publish the keyring, create buckets and tables, for the running stack that `settings` name."""
     _step("creating topics", "ai_infra.bus.topics", "create_topics", progress, settings)
     _step("publishing the keyring", "ai_infra.bus.announce", "publish_keyring", progress, settings)
-    _step("creating buckets", "ai_infra.objects", "ensure_buckets", progress, settings)
+    _step("creating buckets", "ai_infra.objects.buckets", "ensure_buckets", progress, settings)
     _step("creating tables", "ai_infra_indexer.migrations", "migrate", progress, settings.database.url)
 
 

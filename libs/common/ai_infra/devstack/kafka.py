@@ -144,7 +144,7 @@ class Kafka:
         """Give the empty data directory its cluster id: KRaft starts on no other."""
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         answer = subprocess.run(
-            self._java("kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(configuration)),
+            self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(configuration)),
             cwd=self.directory,
             capture_output=True,
             text=True,

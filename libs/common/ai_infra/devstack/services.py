@@ -32,10 +32,10 @@ def installed_services() -> tuple[str, ...]:
 
 
 class Services:
-    """The services of one stack. A replica is known as `<service>-<number>`."""
+    """The services of one stack, which run in `directory`. A replica is known as `<service>-<number>`."""
 
-    def __init__(self, root: Path, state: StateFile, logs: Path) -> None:
-        self._root = root
+    def __init__(self, directory: Path, state: StateFile, logs: Path) -> None:
+        self._directory = directory
         self._state = state
         self._logs = logs
 
@@ -47,7 +47,7 @@ class Services:
             return known
         port = self._state.change(lambda state: _choose_port(state, name))
         own = {"AI_INFRA_HTTP_HOST": HOST, "AI_INFRA_HTTP_PORT": str(port), "AI_INFRA_REPLICA": str(replica)}
-        launch = Launch([sys.executable, "-m", "ai_infra.cli.main", "run", service], {**own, **env}, self._root)
+        launch = Launch([sys.executable, "-m", "ai_infra.cli.main", "run", service], {**own, **env}, self._directory)
         process = processes.start(launch, self.log_path(name), port=port, facts={"service": service})
         self._state.record(name, process)
         if wait:

@@ -34,6 +34,7 @@ from ai_infra.devstack.state import StackState, StateFile, write_private
 from ai_infra.settings import Settings
 
 HOME: Final = ".ai-infra"
+COMPOSE_FILE: Final = "compose.yaml"
 PARTS: Final = ("kafka", "postgres", "s3")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
@@ -76,7 +77,8 @@ class Stack:
         self._wanted = backend
         self._logs = self.directory / "logs"
         self._state = StateFile(self.directory / "state.json")
-        self._services = Services(self.root, self._state, self._logs)
+        # Only the stack that people work with reads the `.env` of this directory: a test must not depend on it.
+        self._services = Services(self.root if name == "dev" else self.directory, self._state, self._logs)
 
     # The stack as a whole
 
@@ -125,6 +127,8 @@ class Stack:
 
     def status(self) -> list[PartStatus]:
         """Every part, and every service that was started beside the stack."""
+        if not self._state.path.exists():
+            return [PartStatus(part, "stopped", "", None, "") for part in PARTS]
         parts = self._parts(self._state.read())
         backend = self._backend(parts)
         return [backend.status(part) for part in parts] + [self._services.status(name) for name in self.services()]
@@ -251,6 +255,11 @@ class Stack:
         with psycopg.connect(self.env()["AI_INFRA_DATABASE_URL"], autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    def compose_variables(self) -> dict[str, str]:
+        """What `compose.yaml` has to be told to be this stack. Holds passwords."""
+        parts = self._parts(self._state.change(self._initialise))
+        return self._containers(parts).variables()
+
     def missing_tools(self) -> list[Tool]:
         """What this machine lacks to run the parts as programs."""
         parts = self._parts(self._state.read()).values()
@@ -276,29 +285,30 @@ class Stack:
 
     def _backend(self, parts: Mapping[str, Part]) -> Backend:
         """As programs where that is possible, else as containers; a stack that exists stays what it is."""
-        compose_file = self.root / "compose.yaml"
         kind = self._state.read().backend or self._wanted
         if kind == "auto":
             missing = [tool for part in parts.values() for tool in part.tools() if tool.missing]
             kind = "programs"
             if missing:
-                if not (compose_file.exists() and engine_answers()):
+                if not ((self.root / COMPOSE_FILE).exists() and engine_answers()):
                     raise ToolMissing(
                         "this machine lacks something to run the stack, and no Docker engine answers either:\n"
                         + "\n".join(f"  {tool.name}: {tool.advice}" for tool in missing)
                     )
                 kind = "containers"
-        usual = self.name == "dev"
         if kind == "containers":
-            return Containers(
-                parts,
-                self._state,
-                self._logs,
-                compose_file=compose_file,
-                project=f"ai-infra-{self.name}",
-                usual_ports=usual,
-            )
-        return Programs(parts, self._state, self._logs, usual_ports=usual)
+            return self._containers(parts)
+        return Programs(parts, self._state, self._logs, usual_ports=self.name == "dev")
+
+    def _containers(self, parts: Mapping[str, Part]) -> Containers:
+        return Containers(
+            parts,
+            self._state,
+            self._logs,
+            compose_file=self.root / COMPOSE_FILE,
+            project=f"ai-infra-{self.name}",
+            usual_ports=self.name == "dev",
+        )
 
     def _part_backend(self, name: str) -> Backend:
         if name not in PARTS:

@@ -1,0 +1,100 @@
+"""What all tests share: one real stack a session, started by the first test that asks for it.
+
+Tests keep apart by what they name (models, databases, replicas), not by stacks of their own. The unit tests ask for
+nothing here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ai_infra.devstack import Stack
+from ai_infra.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+LANES = 4  # enough for models to land in different lanes, few enough to be quick on two cores
+SESSIONS = 9  # test runs side by side in one clone
+
+# With Docker the same stack comes from compose.yaml, through testcontainers. Taken out of the environment at once,
+# because an AI_INFRA_* name that no setting knows is an error for the processes that the tests start.
+IN_DOCKER = os.environ.pop("AI_INFRA_TEST_DOCKER", "") == "1"
+
+
+def pytest_configure() -> None:
+    """What people have set for their own work must not reach the tests."""
+    for name in list(os.environ):
+        if name.startswith(("AI_INFRA_", "KAFKA_", "AWS_")):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """A running stack, furnished as `ai-infra dev up` does it; emptied before, stopped after."""
+    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
+
+    def say(line: str) -> None:
+        if terminal is not None:
+            terminal.ensure_newline()
+            terminal.write_line(f"  [stack] {line}")
+
+    with _name_of_our_own() as name:
+        stack = Stack(name, ROOT, lanes=LANES, fsync=False, backend="containers" if IN_DOCKER else "auto")
+        stack.reset()
+        with _containers(stack) if IN_DOCKER else _nothing():
+            try:
+                stack.up(say)
+                yield stack
+            finally:
+                stack.down()
+
+
+@pytest.fixture(scope="session")
+def settings(stack: Stack) -> Settings:
+    """Settings of a program beside the stack, with the orchestrator's key."""
+    return stack.settings()
+
+
+@pytest.fixture
+def database(stack: Stack) -> Iterator[str]:
+    """The URL of an empty database that is this test's own."""
+    name = f"test_{secrets.token_hex(6)}"
+    yield stack.create_database(name)
+    stack.drop_database(name)
+
+
+@contextmanager
+def _name_of_our_own() -> Iterator[str]:
+    """The first of test, test-2, test-3 … that no other test run holds. The kernel frees it when we die."""
+    (ROOT / ".ai-infra").mkdir(exist_ok=True)
+    for number in range(1, SESSIONS + 1):
+        name = "test" if number == 1 else f"test-{number}"
+        with (ROOT / ".ai-infra" / f"{name}.session").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield name
+            return
+    pytest.fail(f"{SESSIONS} test runs hold a stack in {ROOT} already")
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _containers(stack: Stack) -> Iterator[None]:
+    """The containers of the stack, by testcontainers: it removes them even when this run is killed."""
+    from testcontainers.compose import DockerCompose
+
+    os.environ.update(stack.compose_variables())
+    with DockerCompose(ROOT, compose_file_name="compose.yaml", services=["kafka", "postgres", "s3"], wait=False):
+        yield
