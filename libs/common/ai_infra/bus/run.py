@@ -117,6 +117,8 @@ def run_service(service: Service, settings: Settings, stop: threading.Event) -> 
 def build_runtime(service: Service, process: ServiceProcess, *, clock: Callable[[], Any] = utc_now) -> Runtime:
     """The runtime of one service in one process, ready to run."""
     settings = process.settings
+    if service.learn_keyrings is not None:
+        service.learn_keyrings(process.keyrings)
     surroundings = Surroundings(
         service=service,
         speech=Speech(service.name, process.session),

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ai_infra.bus.decision import Context, Decision, StateView, Trigger, WorkItem
 from ai_infra.errors import ConfigurationError
+from ai_infra.trust.keyrings import Keyrings
 
 Decide = Callable[[StateView, Any, Context], Decision]
 
@@ -43,6 +44,10 @@ class Service:
     work: Mapping[str, WorkKind] = field(default_factory=dict)
     checks: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)
     """Readiness checks of its own: name to a function that returns None when well, else why not."""
+    learn_keyrings: Callable[[Keyrings], None] | None = None
+    """Called once, before anything is decided, with the keyrings that the process follows: for a service that verifies
+    envelopes of the manifest or promotion key. `Keyrings.get(context.keyring)` never changes, so it may be asked by
+    `decide` too."""
 
     def __post_init__(self) -> None:
         names = [t.__name__ for t in self.records]
