@@ -104,20 +104,30 @@ def _anchor(topic: str) -> str:
     return topic.replace(".", "")
 
 
+def stale(sources: Sources) -> bool:
+    """Whether the page is not what the schemas say."""
+    return not PAGE.exists() or PAGE.read_text(encoding="utf-8") != render(sources)
+
+
+def write(sources: Sources) -> None:
+    """Brings the page up to date."""
+    PAGE.write_text(render(sources), encoding="utf-8")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of `python -m ai_infra.events.catalogue`."""
     parser = argparse.ArgumentParser(description="Generate docs/topics.md from schemas/.")
     parser.add_argument("--check", action="store_true", help="only say whether the page is stale; exit 1 if it is")
     options = parser.parse_args(arguments)
-    text = render(load())
-    stale = not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text
+    sources = load()
+    if not stale(sources):
+        print("docs/topics.md is up to date")
+        return 0
     if options.check:
-        if stale:
-            print("stale: docs/topics.md; run python -m ai_infra.events.catalogue", file=sys.stderr)
-        return int(stale)
-    if stale:
-        PAGE.write_text(text, encoding="utf-8")
-    print("docs/topics.md written" if stale else "docs/topics.md is up to date")
+        print("stale: docs/topics.md; run python -m ai_infra.events.catalogue", file=sys.stderr)
+        return 1
+    write(sources)
+    print("docs/topics.md written")
     return 0
 
 
