@@ -190,31 +190,31 @@ class Keys(Section):
         default=None, description="Key that signs this service's delegations."
     )
     service_key_id: Annotated[str | None, Variables("AI_INFRA_SERVICE_KEY_ID")] = Field(
-        default=None, description="Id of the service's key in the keyring; `<service>-1` where not set."
+        default=None, description="Its id in the keyring; where not set, found by its public key."
     )
     audit: Annotated[str | None, Variables("AI_INFRA_AUDIT_KEY", "AUDIT_SIGNING_KMS_KEY_ID")] = Field(
         default=None, description="Audit key: signs checkpoints and the chain key's certificate."
     )
-    audit_id: Annotated[str, Variables("AI_INFRA_AUDIT_KEY_ID", "AUDIT_SIGNER_KID")] = Field(
-        default="audit-1", description="Its id in the keyring."
+    audit_id: Annotated[str | None, Variables("AI_INFRA_AUDIT_KEY_ID", "AUDIT_SIGNER_KID")] = Field(
+        default=None, description="Its id in the keyring; where not set, found by its public key."
     )
     manifest: Annotated[str | None, Variables("AI_INFRA_MANIFEST_KEY", "MANIFEST_SIGNING_KMS_KEY_ID")] = Field(
         default=None, description="Manifest key: the registry's signature over a manifest."
     )
-    manifest_id: Annotated[str, Variables("AI_INFRA_MANIFEST_KEY_ID", "MANIFEST_SIGNER_KID")] = Field(
-        default="manifest-1", description="Its id in the keyring."
+    manifest_id: Annotated[str | None, Variables("AI_INFRA_MANIFEST_KEY_ID", "MANIFEST_SIGNER_KID")] = Field(
+        default=None, description="Its id in the keyring; where not set, found by its public key."
     )
     promotion: Annotated[str | None, Variables("AI_INFRA_PROMOTION_KEY")] = Field(
         default=None, description="Promotion key: signs promotion decisions."
     )
-    promotion_id: Annotated[str, Variables("AI_INFRA_PROMOTION_KEY_ID")] = Field(
-        default="promotion-1", description="Its id in the keyring."
+    promotion_id: Annotated[str | None, Variables("AI_INFRA_PROMOTION_KEY_ID")] = Field(
+        default=None, description="Its id in the keyring; where not set, found by its public key."
     )
     chain: Annotated[str | None, Variables("AI_INFRA_CHAIN_KEY")] = Field(
         default=None, description="Chain key: signs the rows of the Kernel's chain; certified by the audit key."
     )
-    chain_id: Annotated[str, Variables("AI_INFRA_CHAIN_KEY_ID")] = Field(
-        default="chain-1", description="Its id in the keyring."
+    chain_id: Annotated[str | None, Variables("AI_INFRA_CHAIN_KEY_ID")] = Field(
+        default=None, description="Its id in the keyring; where not set, found by its public key."
     )
     delegation_hours: Annotated[int, Variables("AI_INFRA_DELEGATION_HOURS")] = Field(
         default=24, ge=1, le=168, description="Life of a delegation, hours; renewed at half of it."

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ai_infra.errors import ConfigurationError
 from ai_infra.trust.ed25519 import (
@@ -34,18 +34,17 @@ if TYPE_CHECKING:
     from ai_infra.settings import Settings
 
 
+ADAPTER_SCHEMES: Final = ("https+sign", "http+sign")
+
+
 class Signer(Protocol):
-    """An Ed25519 key that can sign messages of at most 4,096 bytes."""
+    """An Ed25519 key that can sign messages of at most 4,096 bytes.
 
-    @property
-    def key_id(self) -> str:
-        """Its id in the keyring."""
-        ...
+    `key_id`: its id in the keyring. `public_key`: 32 raw bytes.
+    """
 
-    @property
-    def public_key(self) -> bytes:
-        """Its public key, 32 raw bytes."""
-        ...
+    key_id: str
+    public_key: bytes
 
     def sign(self, message: bytes) -> bytes:
         """64-byte signature, verified against `public_key`.
@@ -110,7 +109,7 @@ def open_signer(uri: str, *, key_id: str, settings: Settings, expected_public_ke
                 "Set the key's id to match, or add this key to the keyring with `ai-infra keys new`."
             )
         return local
-    if scheme in ("https+sign", "http+sign"):
+    if scheme in ADAPTER_SCHEMES:
         from ai_infra.trust.http_signers import AdapterSigner
 
         return AdapterSigner(f"{scheme.removesuffix('+sign')}:{rest}", key_id, settings, expected_public_key)
