@@ -19,6 +19,7 @@ import typer
 from ai_infra.devstack import PartStatus, Stack, StackError, StackNotRunning
 from ai_infra.devstack.environment import as_exports
 from ai_infra.devstack.waiting import wait_until
+from ai_infra.errors import ConfigurationError
 
 app = typer.Typer(help="Real Kafka, Postgres and S3 on this machine.", no_args_is_help=True)
 
@@ -153,6 +154,19 @@ def env(name: Name = "dev", as_json: Json = False) -> None:
         _print_json(stack.env())
     else:
         print(as_exports(stack.env()), end="")
+
+
+@app.command(hidden=True)
+def furnish() -> None:
+    """Keys, topics, keyring, buckets and tables for servers that somebody else has started: what compose.yaml runs."""
+    from ai_infra.devstack import hooks
+    from ai_infra.settings import load_settings
+
+    settings = load_settings()
+    if settings.keys.dir is None:
+        raise ConfigurationError("AI_INFRA_KEYS_DIR is not set: it says where the keys of this stack are kept")
+    hooks.initialise_keys(settings.keys.dir, _progress())
+    hooks.furnish(settings, _progress())
 
 
 def _names() -> list[str]:

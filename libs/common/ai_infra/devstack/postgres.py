@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from ai_infra.devstack.accounts import unprivileged, within_reach
+from ai_infra.devstack.accounts import ELSEWHERE, unprivileged, within_reach
 from ai_infra.devstack.exceptions import PartFailed, ToolMissing
 from ai_infra.devstack.part import Tool
 from ai_infra.devstack.ports import HOST, answers
@@ -96,7 +96,8 @@ class Postgres:
             "max_connections": str(CONNECTIONS),
             "shared_buffers": "64MB",
             "fsync": "on" if self.fsync else "off",
-            "synchronous_commit": "on" if self.fsync else "off",
+            # Without fsync too: what was confirmed survives kill -9 of the server; a machine's crash may lose it.
+            "synchronous_commit": "on",
             "full_page_writes": "on" if self.fsync else "off",
             "max_wal_size": "512MB",
             "log_min_messages": "warning",
@@ -127,7 +128,8 @@ class Postgres:
         return f"postgresql://{USER}:{quote(self.password, safe='')}@{HOST}:{ports['postgres']}/{database}"
 
     def data(self) -> tuple[Path, ...]:
-        return (self.directory,)
+        elsewhere = self.directory.is_relative_to(ELSEWHERE)
+        return (self.directory.parent if elsewhere else self.directory,)
 
     def _binaries(self) -> Path:
         found = find_binaries()
