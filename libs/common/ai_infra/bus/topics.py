@@ -43,6 +43,7 @@ _HEARS: Final[Mapping[str, tuple[str, ...]]] = {
         "artifact.revoked",
         "evaluation.recorded",
         "deployment.changed",
+        "canary.status",
     ),
     "canary": ("promotion.decided", "artifact.revoked", "serving.window", "serving.status"),
     "indexer": tuple(t for t in LANE_TOPICS if t not in UNSEQUENCED),
