@@ -18,7 +18,7 @@ from ai_infra.bus.kafka_config import producer_config, reader_config, unavailabl
 from ai_infra.errors import ConfigurationError, UnavailableError
 from ai_infra.events.body import Body
 from ai_infra.events.canonical import canonical_json_numbers, sha256_hex
-from ai_infra.events.compose import compose, uuid7
+from ai_infra.events.compose import SignedRecord, compose, uuid7
 from ai_infra.events.event import Record
 from ai_infra.events.exceptions import EventError
 from ai_infra.events.generated import PolicyChanged, SignerChanged
@@ -26,7 +26,6 @@ from ai_infra.events.lanes import BROADCAST_KEY
 from ai_infra.events.parse import read
 from ai_infra.settings import Settings
 from ai_infra.trust.exceptions import KeyringError, TrustError
-from ai_infra.trust.keyring import Keyring
 from ai_infra.trust.keyring_files import keyring_texts
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra.trust.open import load_roots, open_signer_for
@@ -45,15 +44,14 @@ def publish_keyring(settings: Settings, keyring_text: str | None = None, reason:
     ConfigurationError where no key may say it, UnavailableError where the broker does not answer.
     """
     texts = [keyring_text] if keyring_text is not None else _texts_in_directory(settings)
-    keyrings = published_keyrings(settings)
+    keyrings, announced = published_keyrings(settings)
     for text in texts:
-        known = keyrings.latest_version
         keyring = keyrings.accept(text)
-        if keyring.version > known:
+        if keyring.version not in announced:
             body = SignerChanged(
                 version=keyring.version, keyring=text, keyring_sha256=sha256_hex(text.encode()), reason=reason
             )
-            _say(settings, body, keyring)
+            _say(settings, body, keyrings)
     return keyrings.latest_version
 
 
@@ -69,7 +67,7 @@ def publish_policy(settings: Settings, policy_json: str, reason: str) -> int:
     if not isinstance(document, dict):
         raise ConfigurationError("The policy must be a JSON object.")
     text = canonical_json_numbers(document)
-    keyrings = published_keyrings(settings)
+    keyrings, _ = published_keyrings(settings)
     verifier = Verifier(keyrings, settings.log.lanes)
     version, newest = 0, ""
     for record in _records(settings, PolicyChanged.TOPIC):
@@ -82,21 +80,25 @@ def publish_policy(settings: Settings, policy_json: str, reason: str) -> int:
     if sha256_hex(text) == newest:
         return version
     body = PolicyChanged(version=version + 1, policy_json=text.decode(), policy_sha256=sha256_hex(text), reason=reason)
-    _say(settings, body, keyrings.latest)
+    _say(settings, body, keyrings)
     return version + 1
 
 
-def published_keyrings(settings: Settings) -> Keyrings:
-    """The keyrings that are published, verified from the pinned roots on; empty before the first."""
-    keyrings = Keyrings(load_roots(settings))
+def published_keyrings(settings: Settings) -> tuple[Keyrings, set[int]]:
+    """The keyrings that are published, verified from the pinned roots on, and the versions that were announced by
+    somebody who may: only those are entered into the lanes of the log."""
+    keyrings, announced = Keyrings(load_roots(settings)), set[int]()
+    verifier = Verifier(keyrings, settings.log.lanes)
     for record in _records(settings, SignerChanged.TOPIC):
         try:
             body = read(record, settings.log.lanes).decode()
             if isinstance(body, SignerChanged):
                 keyrings.accept(body.keyring)
-        except (EventError, KeyringError):  # every reader passes over it
+                verifier.verify(record, caught_up=True)
+                announced.add(body.version)
+        except (EventError, KeyringError, TrustError):  # every reader passes over it
             continue
-    return keyrings
+    return keyrings, announced
 
 
 def _texts_in_directory(settings: Settings) -> list[str]:
@@ -109,7 +111,8 @@ def _texts_in_directory(settings: Settings) -> list[str]:
     return texts
 
 
-def _say(settings: Settings, body: Body, keyring: Keyring) -> None:
+def _say(settings: Settings, body: Body, keyrings: Keyrings) -> None:
+    keyring = keyrings.latest
     signer = open_signer_for(settings, body.TOPIC, keyring)
     principal = keyring.principal_of(signer.key_id)
     session = Session(signer, principal.id if principal else signer.key_id, [body.TOPIC], lambda: keyring.version)
@@ -126,6 +129,15 @@ def _say(settings: Settings, body: Body, keyring: Keyring) -> None:
         delegation=session.delegation,
         sign=session.sign,
     )
+    # Nothing is published that a reader would pass over.
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    record = Record(signed.topic, 0, 0, now_ms, signed.key, signed.value, tuple(signed.headers))
+    Verifier(keyrings, settings.log.lanes).verify(record, caught_up=True)
+    _produce(settings, signed)
+
+
+def _produce(settings: Settings, signed: SignedRecord) -> None:
+    """Send it and wait for the broker's acknowledgement."""
     failure: list[KafkaError] = []
     acknowledged: list[Message] = []
 
@@ -146,9 +158,11 @@ def _say(settings: Settings, body: Body, keyring: Keyring) -> None:
     )
     producer.flush(TIMEOUT_S)
     if failure:
-        raise unavailable(f"publishing on {body.TOPIC}", failure[0])
+        raise unavailable(f"publishing on {signed.topic}", failure[0])
     if not acknowledged:
-        raise UnavailableError(f"Kafka did not acknowledge {body.TOPIC} within {TIMEOUT_S:.0f} s; is the broker there?")
+        raise UnavailableError(
+            f"Kafka did not acknowledge {signed.topic} within {TIMEOUT_S:.0f} s; is the broker there?"
+        )
 
 
 def _records(settings: Settings, topic: str) -> list[Record]:

@@ -18,6 +18,7 @@ from ai_infra.trust.exceptions import KeyFormatError
 from ai_infra.trust.keyring import AUDIT, CHAIN, EVENTS, MANIFEST, PROMOTION, Key, Keyring, Roots
 from ai_infra.trust.keyring_document import read_roots
 from ai_infra.trust.keyring_files import latest_keyring, private_key_path
+from ai_infra.trust.roles import WIDE
 from ai_infra.trust.signers import ADAPTER_SCHEMES, LocalSigner, Signer, open_signer
 
 if TYPE_CHECKING:
@@ -125,8 +126,11 @@ def open_client_signer(settings: Settings, key_id: str | None = None, keyring: K
     )
 
 
-def open_signer_for(settings: Settings, event: str, keyring: Keyring) -> Signer:
-    """A key at hand that may say `event` by this keyring: the client's own, else one of the keys directory."""
+def open_signer_for(
+    settings: Settings, event: str, keyring: Keyring, *, model: str | None = None, environment: str | None = None
+) -> Signer:
+    """A key at hand that may say `event` (of that model, there) by this keyring: the client's own, else one of the
+    keys directory. Raises ConfigurationError where there is none."""
     own = _own_key(settings)
     candidates = [own.key_id] if own is not None else []
     directory = settings.keys.dir
@@ -134,7 +138,14 @@ def open_signer_for(settings: Settings, event: str, keyring: Keyring) -> Signer:
         candidates += sorted(path.stem for path in (directory / "private").glob("*.key"))
     for key_id in candidates:
         principal = keyring.principal_of(key_id)
-        if principal is None or key_id in keyring.revocations or event not in keyring.events_of(principal.id):
+        if principal is None or key_id in keyring.revocations:
+            continue
+        wide = model is None and event in WIDE
+        if not (
+            keyring.may_say_wide(principal, event)
+            if wide
+            else keyring.may_say(principal, event, model=model, environment=environment)
+        ):
             continue
         return open_client_signer(settings, key_id, keyring)
     if own is None and (settings.keys.service_key is not None or settings.kms.adapter_endpoint is not None):
