@@ -282,15 +282,23 @@ class Runner(Section):
     """What runs trainings."""
 
     enabled: Annotated[bool, Variables("AI_INFRA_RUNNER")] = Field(
-        default=True, description="Whether this trainer process runs trainings."
+        default=False,
+        description="Whether this trainer process runs trainings; without it, it takes no lane and stands by.",
     )
     allowed_repositories: Annotated[CommaSeparated, Variables("AI_INFRA_ALLOWED_REPOSITORIES")] = Field(
         default=(),
         description="Repositories whose code may be run: comma-separated patterns of the part of code_ref before "
         "`@`, e.g. `git+https://example.org/ml/*`. None by default.",
     )
+    container_digest: Annotated[str | None, Variables("AI_INFRA_RUNNER_CONTAINER_DIGEST")] = Field(
+        default=None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="Digest of the image that this runner runs in; jobs that name another are refused.",
+    )
     user: Annotated[str | None, Variables("AI_INFRA_RUNNER_USER")] = Field(
-        default=None, description="User that foreign code runs as, when the trainer is started as root."
+        default=None,
+        description="User that foreign code runs as, when the trainer is started as root; a user id of its own for "
+        "each training where not set.",
     )
     work_dir: Annotated[Path | None, Variables("AI_INFRA_RUNNER_DIR")] = Field(
         default=None, description="Where trainings work; a temporary directory where not set."

@@ -1,0 +1,104 @@
+"""The trainer as a service: what it listens to and says, and how it starts."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from functools import cache
+from typing import Final
+
+import structlog
+
+from ai_infra.bus.following import Following
+from ai_infra.bus.run import run_service
+from ai_infra.bus.service import Service, WorkKind
+from ai_infra.events.generated import (
+    ArtifactProduced,
+    EventRefused,
+    JobCancelRequested,
+    JobQueued,
+    JobStatus,
+)
+from ai_infra.objects.store import ObjectStore
+from ai_infra.settings import Settings
+from ai_infra.telemetry.health import HealthServer
+from ai_infra.trust.open import open_service_signer
+from ai_infra.trust.session import Session
+from ai_infra_trainer.admission import Limits
+from ai_infra_trainer.decide import RULES, rules
+from ai_infra_trainer.runner import Place, Runner, hide_memory
+from ai_infra_trainer.state import CancelWish, Job, Prepared, Task, Trained
+
+NAME: Final = "trainer"
+LISTENS: Final = (JobQueued, JobCancelRequested)
+SAYS: Final = (JobStatus, ArtifactProduced, EventRefused)
+
+log = structlog.get_logger(__name__)
+
+
+def build(settings: Settings) -> Service:
+    """The trainer as these settings describe it. Opens nothing but its working directory."""
+    return assemble(settings)[0]
+
+
+def assemble(settings: Settings) -> tuple[Service, Runner]:
+    """The trainer, and the runner inside it."""
+    place = Place(
+        repositories=settings.runner.allowed_repositories,
+        bucket=settings.objects.models_bucket,
+        slots=settings.runner.slots,
+        user=settings.runner.user,
+        directory=settings.runner.work_dir,
+        container_digest=settings.runner.container_digest,
+    )
+    following = Following(settings, NAME)
+
+    @cache
+    def objects() -> ObjectStore:
+        return ObjectStore(settings)
+
+    @cache
+    def session() -> Session:
+        signer = open_service_signer(settings, NAME)
+        lifetime = timedelta(hours=settings.keys.delegation_hours)
+        return Session(signer, NAME, [ArtifactProduced.TOPIC], following.latest_version, lifetime)
+
+    runner = Runner(place, objects=objects, session=session)
+    service = Service(
+        name=NAME,
+        listens=LISTENS,
+        says=SAYS,
+        decide=rules(Limits(repositories=place.repositories, container=place.container_digest)),
+        rules=RULES,
+        records=(Job, CancelWish),
+        work={
+            "prepare": WorkKind(run=runner.prepare, args=Task, result=Prepared, slots=place.slots),
+            "train": WorkKind(run=runner.train, args=Task, result=Trained, slots=place.slots),
+        },
+        checks={"runner": runner.check},
+    )
+    return service, runner
+
+
+def main(settings: Settings, stop: threading.Event) -> int:
+    """Run the trainer until `stop` is set. Without AI_INFRA_RUNNER=true it takes no lane and stands by."""
+    if not settings.runner.enabled:
+        return stand_by(settings, stop)
+    hide_memory()
+    service, runner = assemble(settings)
+    try:
+        runner.try_out()
+        return run_service(service, settings, stop)
+    finally:
+        runner.close()
+
+
+def stand_by(settings: Settings, stop: threading.Event) -> int:
+    """Answer on the health port, say why nothing is done here, and wait for the end."""
+    why = "standing by: this process runs no trainings; set AI_INFRA_RUNNER=true where it should"
+    log.warning(why)
+    with HealthServer(
+        settings.service.http_port, {"runner": lambda: why}, service=NAME, host=settings.service.http_host
+    ):
+        stop.wait()
+    return 0
