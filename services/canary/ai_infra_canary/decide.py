@@ -6,6 +6,8 @@ or let an artifact serve that was revoked or that no decision approved.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from ai_infra.bus.decision import NOTHING, Context, Decision, Put, Refuse, Say, StateView
@@ -23,26 +25,33 @@ from ai_infra.events.generated import (
     RolloutState,
 )
 from ai_infra_canary.state import Deployment, RevokedArtifact, Rollout, artifact_key, deployment_id, rollout_id
+from ai_infra_canary.verification import why_not_genuine
 
 RULES: Final = "canary/v1"
 ONE_PHASE: Final = (100,)
 ENVIRONMENTS: Final = (Environment.DEV, Environment.STAGING, Environment.PROD)
 
 
-def decide(state: StateView, trigger: Any, context: Context) -> Decision:
+PromotionKeys = Callable[[int, datetime], Mapping[str, bytes]]
+"""Keyring version and time to the public keys that may sign decisions. Always the same answer to the same question."""
+
+
+def decide(state: StateView, trigger: Any, context: Context, *, promotion_keys: PromotionKeys) -> Decision:
     """What follows from one event; the canary sets no timers and does no work."""
     if not isinstance(trigger, Event):
         return NOTHING
     match trigger.body:
         case PromotionDecided() as decided:
-            return _on_decision(state, decided, context)
+            return _on_decision(state, decided, context, promotion_keys)
         case ArtifactRevoked() as revoked:
             return _on_revocation(state, revoked, context)
         case _:
             return NOTHING
 
 
-def _on_decision(state: StateView, decided: PromotionDecided, context: Context) -> Decision:
+def _on_decision(
+    state: StateView, decided: PromotionDecided, context: Context, promotion_keys: PromotionKeys
+) -> Decision:
     if decided.status != PromotionStatus.APPROVED:
         return NOTHING  # the other steps of a promotion change nothing of what serves
     if decided.target_env not in ENVIRONMENTS:
@@ -57,7 +66,9 @@ def _on_decision(state: StateView, decided: PromotionDecided, context: Context) 
     if state.get(Rollout, answered) is not None:
         return NOTHING  # said again: the answer stands
     current = state.get(Deployment, deployment_id(decided.model, decided.target_env))
-    refusal = _why_not(state, decided, current)
+    refusal = _why_not(state, decided, current) or why_not_genuine(
+        decided, promotion_keys(context.keyring, context.now)
+    )
     if refusal:
         return Decision(
             events=(Say(_status(decided, RolloutState.REFUSED, refusal, context), subject=decided.promotion_id),),
@@ -71,8 +82,6 @@ def _why_not(state: StateView, decided: PromotionDecided, current: Deployment | 
     revoked = state.get(RevokedArtifact, artifact_key(decided.model, decided.artifact_id))
     if revoked is not None:
         return f"artifact_revoked: artifact {decided.artifact_id} was revoked: {revoked.reason}"
-    if not decided.decision_envelope:
-        return "unsigned_decision: the decision carries no envelope signed by the promotion key"
     if tuple(decided.plan_percent) != ONE_PHASE:
         return f"plan_not_supported: expected the one-phase plan [100], got {list(decided.plan_percent)}"
     expected = decided.expected_current_artifact_id

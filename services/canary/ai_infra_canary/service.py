@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 from ai_infra.bus.run import run_service
-
 from ai_infra.bus.service import Service
 from ai_infra.events.generated import (
     ArtifactRevoked,
@@ -18,17 +18,20 @@ from ai_infra.events.generated import (
 from ai_infra.settings import Settings
 from ai_infra_canary.decide import RULES, decide
 from ai_infra_canary.state import Deployment, RevokedArtifact, Rollout
+from ai_infra_canary.verification import PromotionKeys
 
 
-def build(settings: Settings) -> Service:
+def build(_settings: Settings) -> Service:
     """The canary, ready to be run."""
+    keys = PromotionKeys()
     return Service(
         name="canary",
         listens=(PromotionDecided, ArtifactRevoked),
         says=(DeploymentChanged, CanaryStatus, EventRefused, ProducerHeartbeat),
-        decide=decide,
+        decide=partial(decide, promotion_keys=keys.of),
         rules=RULES,
         records=(Deployment, RevokedArtifact, Rollout),
+        learn_keyrings=keys.learn,
     )
 
 

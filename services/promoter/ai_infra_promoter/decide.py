@@ -109,9 +109,10 @@ def _on_request(answer: Answer, event: Event[Request], context: Context) -> None
         promotion = refuse(answer, promotion, PromotionStatus.REJECTED, reasons, context)
     else:
         promotion = consider(answer, promotion, context)
-    said = first_step(promotion, promotion.waiting, context)
-    answer.keep(replace(promotion, said=said))
-    answer.say(said)
+    if promotion.said is None:
+        said = first_step(promotion, promotion.waiting, context)
+        answer.keep(replace(promotion, said=said))
+        answer.say(said)
 
 
 def _on_evaluation(

@@ -76,10 +76,21 @@ def is_waiting(promotion: Promotion) -> bool:
 def refuse(
     answer: Answer, promotion: Promotion, status: PromotionStatus, reasons: tuple[Reason, ...], context: Context
 ) -> Promotion:
-    """End a pending promotion as `rejected` or `expired`, once that is signed. Returns it as it is now, to be kept."""
+    """End a pending promotion as `rejected` or `expired`, once that is signed. Returns it as it is now, to be kept.
+
+    Where the artifact is not registered there are no digests that the promotion key could sign for: then the refusal is
+    said at once and carries no envelope.
+    """
     _index(answer, promotion)
-    sign(answer, promotion, refusal(promotion, status, reasons, context), (), context)
-    return _wait_no_more(answer, promotion)
+    promotion = _wait_no_more(answer, promotion)
+    step = refusal(promotion, status, reasons, context)
+    if answer.get(KnownArtifact, key(promotion.model, promotion.artifact_id)) is None:
+        answer.say(step, (promotion.request,))
+        promotion = replace(promotion, status=status, said=step)
+        answer.keep(promotion)
+    else:
+        sign(answer, promotion, step, (), context)
+    return promotion
 
 
 def follow_up(
@@ -93,16 +104,19 @@ def follow_up(
 def sign(
     answer: Answer, promotion: Promotion, step: PromotionDecided, facts: tuple[Cause, ...], context: Context
 ) -> None:
-    """Have a step signed by the promotion key."""
+    """Have a step about a registered artifact signed by the promotion key."""
     artifact = answer.get(KnownArtifact, key(promotion.model, promotion.artifact_id))
+    if artifact is None:
+        raise ValueError(f"artifact {promotion.artifact_id} of {promotion.model} was decided on and is not known")
     question = SigningQuestion(
         step=step,
-        artifact_sha256=artifact.artifact_sha256 if artifact else "",
-        manifest_sha256=artifact.manifest_sha256 if artifact else "",
+        artifact_sha256=artifact.artifact_sha256,
+        manifest_sha256=artifact.manifest_sha256,
         request=promotion.request,
         facts=facts,
         requested_at=promotion.requested_at,
         decided_at=context.now,
+        keyring=context.keyring,
     )
     answer.ask(Work(SIGN_DECISION, key(promotion.model, promotion.promotion_id, step.status.value), question))
 

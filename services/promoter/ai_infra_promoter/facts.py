@@ -7,9 +7,9 @@ requester saw may not have been heard here yet. So a promotion waits for facts, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
-from ai_infra.bus.decision import Put, StateView
+from ai_infra.bus.decision import Put, Refuse, StateView
 from ai_infra.events.event import Cause, Event
 from ai_infra.events.generated import (
     ArtifactRegistered,
@@ -33,6 +33,8 @@ from ai_infra_promoter.state import (
     key,
 )
 
+MAX_ID_BYTES: Final = 128
+
 
 def learn_artifact(state: StateView, event: Event[ArtifactRegistered]) -> Put:
     """An artifact, or one more attestation of it: the newest manifest signature counts."""
@@ -55,8 +57,14 @@ def learn_artifact(state: StateView, event: Event[ArtifactRegistered]) -> Put:
 
 
 def learn_evaluation(state: StateView, event: Event[EvaluationRecorded]) -> Put | None:
-    """An evaluation; None where one of that id is known already (an evaluation is never replaced)."""
+    """An evaluation; None where one of that id is known already (an evaluation is never replaced).
+
+    Raises `Refuse` for one that no threshold can be compared with.
+    """
     body = event.body
+    if not 0 <= body.score_e6 <= 1_000_000:
+        raise Refuse(_reason("bad_score", f"expected a score of 0 to 1000000 millionths, got {body.score_e6}"))
+    check_id("evaluation_id", body.evaluation_id)
     record_id = key(body.model, body.artifact_id)
     known = state.get(Evaluations, record_id)
     items = known.items if known else ()
@@ -221,6 +229,12 @@ def wait_seconds(document: Any, default: int) -> int:
     """How long a promotion waits for facts (`promotion.wait_for_facts_s`), seconds."""
     found = _section(document, "promotion").get("wait_for_facts_s")
     return found if isinstance(found, int) and 0 <= found <= 86_400 else default
+
+
+def check_id(name: str, value: str | None) -> None:
+    """Raises `Refuse` for what cannot be an id: it goes into what the promotion key signs, which has little room."""
+    if value is not None and (len(value.encode()) > MAX_ID_BYTES or "/" in value):
+        raise Refuse(_reason(f"bad_{name}", f"expected at most {MAX_ID_BYTES} bytes without '/', got {value[:200]!r}"))
 
 
 def _section(document: Any, name: str) -> Any:

@@ -86,6 +86,7 @@ class SigningQuestion:
     facts: tuple[Cause, ...]
     requested_at: datetime
     decided_at: datetime
+    keyring: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

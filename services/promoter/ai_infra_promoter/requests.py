@@ -17,10 +17,21 @@ from ai_infra.events.generated import (
     Reason,
     RollbackRequested,
 )
+from ai_infra_promoter.facts import check_id
 from ai_infra_promoter.state import IdempotencyKey, Promotion, key
 
 Request = PromotionRequested | RollbackRequested
 ENVIRONMENTS: Final = (Environment.DEV, Environment.STAGING, Environment.PROD)
+
+_IDS: Final = (
+    "promotion_id",
+    "artifact_id",
+    "to_artifact_id",
+    "evaluation_id",
+    "manifest_signature_id",
+    "expected_current_artifact_id",
+    "idempotency_key",
+)
 
 
 def promotion_of(event: Event[Request]) -> Promotion:
@@ -33,13 +44,10 @@ def promotion_of(event: Event[Request]) -> Promotion:
                 detail=f"expected one of {', '.join(ENVIRONMENTS)}, got {body.target_env.value!r}",
             )
         )
-    if not body.promotion_id or "/" in body.promotion_id or len(body.promotion_id) > 128:
-        raise Refuse(
-            Reason(
-                code="bad_promotion_id",
-                detail=f"expected a UUID, 1 to 128 characters without '/', got {body.promotion_id[:200]!r}",
-            )
-        )
+    if not body.promotion_id:
+        raise Refuse(Reason(code="bad_promotion_id", detail="expected a UUID, got an empty text"))
+    for name in _IDS:
+        check_id(name, getattr(body, name, None))
     rollback = isinstance(body, RollbackRequested)
     artifact_id = (body.to_artifact_id or "") if isinstance(body, RollbackRequested) else body.artifact_id
     return Promotion(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ai_infra.bus.decision import Context, Decision, Refuse
+from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.event import Attributes, Event, Record
 from ai_infra.events.generated import (
     ArtifactRevoked,
@@ -17,8 +18,12 @@ from ai_infra.events.generated import (
     PromotionKind,
     PromotionStatus,
 )
+from ai_infra.manifest.decision import PromotionDecision, sign_decision
+from ai_infra.trust.signers import LocalSigner
 from ai_infra_canary.decide import RULES, decide
 
+KEY = LocalSigner("promotion-1", bytes(range(32)))
+OTHER = LocalSigner("promotion-2", bytes(range(1, 33)))
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 CONTEXT = Context(now=NOW, lane=0, service="canary", rules=RULES, keyring=1)
 
@@ -40,7 +45,7 @@ class Lane:
             "e", "/t", body.TOPIC, NOW, None, "", "promoter-1", 1, b"", bytes(64), None, None, None, None, (), None
         )
         event = Event(body, attributes, Record(body.TOPIC, 0, 0, 0, b"m", b"", ()), 0, "m", "0" * 64, "promoter")
-        decision: Decision = decide(self, event, CONTEXT)
+        decision: Decision = decide(self, event, CONTEXT, promotion_keys=lambda _v, _n: {KEY.key_id: KEY.public_key})
         for change in decision.state:
             self.records[(type(change.record), change.id)] = change.record
         return [say.body for say in decision.events]
@@ -72,11 +77,44 @@ def approved(promotion: str, artifact: str, **changes: Any) -> PromotionDecided:
         approvals=(),
         expected_current_artifact_id=None,
         plan_percent=(100,),
-        decision_envelope="{}",
+        decision_envelope=None,
         requested_by="someone",
         rules="promoter/v1",
     )
-    return replace(body, **changes)
+    body = replace(body, **changes)
+    return body if "decision_envelope" in changes else replace(body, decision_envelope=envelope(body))
+
+
+def envelope(body: PromotionDecided, key: LocalSigner = KEY, **changes: Any) -> str:
+    decision = PromotionDecision(
+        promotion_id=body.promotion_id,
+        kind=body.kind.value,
+        model=body.model,
+        artifact_id=body.artifact_id,
+        artifact_sha256="a" * 64,
+        manifest_sha256="b" * 64,
+        manifest_signature_id=None,
+        target_env=body.target_env.value,
+        status=body.status.value,
+        passed=True,
+        verifier_id=body.verifier_id,
+        policy_version=0,
+        policy_sha256=body.policy_sha256,
+        policy_answer_sha256=sha256_hex(b"{}"),
+        fallback=False,
+        evaluation_id=None,
+        score_e6=None,
+        threshold_e6=None,
+        approvals=(),
+        expected_current_artifact_id=body.expected_current_artifact_id,
+        plan_percent=tuple(body.plan_percent),
+        requested_by=body.requested_by,
+        request_event_id="e",
+        keyring_version=1,
+        rules=body.rules,
+        decided_at=NOW,
+    )
+    return sign_decision(replace(decision, **changes), key.sign, key.key_id).to_text()
 
 
 def test_an_approved_decision_is_applied_at_once_and_its_rollout_completed(lane: Lane) -> None:
@@ -127,6 +165,38 @@ def test_only_an_approval_changes_what_serves(lane: Lane, status: PromotionStatu
 def test_a_decision_without_the_promotion_keys_envelope_is_refused(lane: Lane) -> None:
     (status,) = lane.hear(approved("p1", "A", decision_envelope=None))
     assert status.reason.startswith("unsigned_decision: ")
+
+
+def test_a_decision_signed_by_another_key_is_refused(lane: Lane) -> None:
+    body = approved("p1", "A")
+    (status,) = lane.hear(replace(body, decision_envelope=envelope(body, OTHER)))
+    assert status.reason.startswith("bad_decision_signature: ")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"artifact_id": "B"},
+        {"model": "n"},
+        {"target_env": "dev"},
+        {"status": "rejected"},
+        {"passed": False},
+        {"promotion_id": "p2"},
+        {"plan_percent": (10, 100)},
+        {"expected_current_artifact_id": "Z"},
+        {"policy_answer_sha256": "0" * 64},
+        {"rules": "promoter/v9"},
+    ],
+)
+def test_an_event_that_says_something_else_than_its_envelope_is_refused(lane: Lane, changes: dict[str, Any]) -> None:
+    body = approved("p1", "A")
+    (status,) = lane.hear(replace(body, decision_envelope=envelope(body, **changes)))
+    assert status.reason.startswith("bad_decision_envelope: ")
+
+
+def test_what_is_no_envelope_is_refused(lane: Lane) -> None:
+    (status,) = lane.hear(approved("p1", "A", decision_envelope="{}"))
+    assert status.reason.startswith("bad_decision_envelope: ")
 
 
 def test_a_plan_of_several_phases_is_refused_and_not_shortened(lane: Lane) -> None:

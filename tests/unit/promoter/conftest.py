@@ -6,17 +6,19 @@ is imitated in the simplest way; what it really does is tested on a real broker.
 
 from __future__ import annotations
 
-import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from typing import Any
 
 import pytest
 
-from ai_infra.bus.decision import Context, Delete, Done, PolicyView, Put, Refuse, Tick, WorkError
-from ai_infra.events.event import Attributes, Cause, Event, Record
+from ai_infra.bus.decision import Cause, Context, Delete, Done, PolicyView, Put, Refuse, Tick, WorkError, WorkItem
+from ai_infra.bus.state import decode_record, encode_record
+from ai_infra.events.event import Attributes, Event, Record
 from ai_infra.events.generated import (
     ArtifactRegistered,
     ArtifactRevoked,
@@ -30,6 +32,7 @@ from ai_infra.events.generated import (
     PromotionStatus,
     RollbackRequested,
 )
+from ai_infra.trust.signers import LocalSigner
 from ai_infra_canary import decide as canary
 from ai_infra_canary import state as canary_state
 from ai_infra_promoter import decide as promoter
@@ -39,13 +42,15 @@ from ai_infra_promoter.questions import (
     SIGN_DECISION,
     VERIFY_MANIFEST,
     ManifestAnswer,
-    PolicyAnswer,
-    SigningAnswer,
 )
+from ai_infra_promoter.signing import DecisionSigning
+from ai_infra_promoter.threshold import StaticThreshold
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 MODEL = "digits"
-THRESHOLD = 850_000
+PROMOTION_KEY = LocalSigner("promotion-1", bytes(range(32)))
+THRESHOLD = StaticThreshold(850_000)
+SIGNING = DecisionSigning(lambda: PROMOTION_KEY)
 POLICY_SHA = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
 
 PROMOTER_HEARS = (
@@ -102,7 +107,9 @@ class World:
         self.knew_better: list[Any] = []
         self.ids = count(1)
         self.promoter = Part("promoter", promoter.RULES, promoter.decide, PROMOTER_HEARS)
-        self.canary = Part("canary", canary.RULES, canary.decide, CANARY_HEARS)
+        keys = {PROMOTION_KEY.key_id: PROMOTION_KEY.public_key}
+        decide = partial(canary.decide, promotion_keys=lambda _version, _now: keys)
+        self.canary = Part("canary", canary.RULES, decide, CANARY_HEARS)
 
     # -- saying
 
@@ -257,7 +264,7 @@ class World:
         for change in decision.state:
             match change:
                 case Put(id=record_id, record=record):
-                    part.state.records[(type(record), record_id)] = record
+                    part.state.records[(type(record), record_id)] = kept(record)
                 case Delete(record_type=record_type, id=record_id):
                     part.state.records.pop((record_type, record_id), None)
         for timer in decision.timers:
@@ -265,7 +272,7 @@ class World:
             if timer.at is not None:
                 part.timers[timer.key] = (timer.at, cause)
         for work in decision.work:
-            part.work.setdefault((work.kind, work.id), (work.args, cause))
+            part.work.setdefault((work.kind, work.id), (kept(work.args), cause))
 
     def knows_revoked(self, part: Part, body: Any) -> bool:
         """Whether a service says that an artifact may serve, or serves, that it knows to be revoked."""
@@ -287,23 +294,11 @@ class World:
         if kind == ASK_POLICY:
             if self.policy_error is not None:
                 return None, self.policy_error
-            threshold = THRESHOLD if args.threshold_e6 is None else args.threshold_e6
-            allowed = args.served_before if args.score_e6 is None else args.score_e6 >= threshold
-            return (
-                PolicyAnswer(
-                    verifier_id="urn:test",
-                    allowed=allowed,
-                    reasons=() if allowed else promoter_reason("score_below_threshold"),
-                    answer_json="{}",
-                    threshold_e6=threshold,
-                    fallback=False,
-                ),
-                None,
-            )
+            return THRESHOLD.judge(args), None
         assert kind == SIGN_DECISION
         if not self.signing_works:
             return None, WorkError("unavailable", "the KMS does not answer", retriable=True)
-        return SigningAnswer(envelope=json.dumps({"signed": args.step.status.value})), None
+        return SIGNING.run(WorkItem(kind, "w", args, 1, MODEL, 0, Cause("e", 0), threading.Event())), None
 
     def settle(self, *, timers: bool = False) -> None:
         """Until nothing more happens; with `timers`, time passes too."""
@@ -340,6 +335,13 @@ class World:
 
     def deployments(self) -> Any:
         return self.canary.state.all(canary_state.Deployment)
+
+
+def kept(record: Any) -> Any:
+    """A record as it comes back from the state topic."""
+    found = decode_record(type(record), "key", encode_record(record))
+    assert found == record
+    return found
 
 
 def promoter_reason(code: str) -> Any:

@@ -9,6 +9,10 @@ import pytest
 
 from ai_infra.bus.decision import WorkError
 from ai_infra.events.generated import Environment
+from ai_infra.manifest.decision import open_decision
+from ai_infra.trust.signers import LocalSigner
+
+PROMOTION_PUBLIC_KEY = LocalSigner("promotion-1", bytes(range(32))).public_key
 
 
 def serving(world: Any, *artifacts: str) -> None:
@@ -221,6 +225,33 @@ def test_a_request_that_has_lapsed_expires(world: Any) -> None:
     assert world.statuses("p1")[-1] == "expired"
     assert world.statuses("p2")[-1] == "expired"
     assert world.reasons("p2")[0] == "expired"
+
+
+def test_what_cannot_be_an_id_or_a_score_is_refused(world: Any) -> None:
+    events = [
+        world.request("p1", "A" * 129),
+        world.request("p/1", "A"),
+        world.request("", "A"),
+        world.rollback("r1", to="A/B"),
+        world.evaluate("A", 1_000_001),
+        world.evaluate("A", 900_000, evaluation="e" * 129),
+    ]
+    world.settle()
+    assert sorted(i for i, _ in world.refused) == sorted(e.id for e in events)
+    assert not world.topics.get("promotion.decided")
+
+
+def test_a_decision_says_all_that_was_signed(world: Any) -> None:
+    world.register("A")
+    world.evaluate("A", 990_000)
+    world.request("p1", "A", expected_current_artifact_id="")
+    world.settle()
+    for step in world.steps("p1")[1:]:
+        decision = open_decision(step.decision_envelope, PROMOTION_PUBLIC_KEY)
+        assert decision.status == step.status
+        assert decision.passed
+        assert decision.request_event_id == world.topics["promotion.requested"][0].id
+        assert decision.artifact_sha256 == "a" * 64
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""The promoter as a service: what it listens to and says, and who answers its questions."""
+
+from __future__ import annotations
+
+import threading
+
+from ai_infra.bus.run import run_service
+from ai_infra.bus.service import Service, WorkKind
+from ai_infra.events.generated import (
+    ArtifactRegistered,
+    ArtifactRevoked,
+    CanaryStatus,
+    DeploymentChanged,
+    EvaluationRecorded,
+    EventRefused,
+    ProducerHeartbeat,
+    PromotionApproval,
+    PromotionDecided,
+    PromotionRequested,
+    RollbackRequested,
+)
+from ai_infra.settings import Settings
+from ai_infra.trust.open import open_promotion_signer
+from ai_infra_promoter.decide import RULES, decide
+from ai_infra_promoter.questions import (
+    ASK_POLICY,
+    SIGN_DECISION,
+    VERIFY_MANIFEST,
+    ManifestAnswer,
+    ManifestQuestion,
+    PolicyAnswer,
+    PolicyQuestion,
+    SigningAnswer,
+    SigningQuestion,
+)
+from ai_infra_promoter.signing import DecisionSigning
+from ai_infra_promoter.state import RECORDS
+from ai_infra_promoter.threshold import StaticThreshold
+from ai_infra_promoter.verification import ManifestVerification
+
+
+def build(settings: Settings) -> Service:
+    """The promoter, ready to be run. The policy step has one verifier here: whoever answers `ASK_POLICY` decides."""
+    verification = ManifestVerification()
+    policy = StaticThreshold(settings.policy.min_promo_score_e6)
+    signing = DecisionSigning(lambda: open_promotion_signer(settings))
+    return Service(
+        name="promoter",
+        listens=(
+            PromotionRequested,
+            PromotionApproval,
+            RollbackRequested,
+            ArtifactRegistered,
+            ArtifactRevoked,
+            EvaluationRecorded,
+            DeploymentChanged,
+            CanaryStatus,
+        ),
+        says=(PromotionDecided, EventRefused, ProducerHeartbeat),
+        decide=decide,
+        rules=RULES,
+        records=RECORDS,
+        work={
+            VERIFY_MANIFEST: WorkKind(
+                run=verification.run, args=ManifestQuestion, result=ManifestAnswer, slots=4, quick=True
+            ),
+            ASK_POLICY: WorkKind(run=policy.run, args=PolicyQuestion, result=PolicyAnswer, slots=4, quick=True),
+            SIGN_DECISION: WorkKind(run=signing.run, args=SigningQuestion, result=SigningAnswer, slots=4, quick=True),
+        },
+        learn_keyrings=verification.learn,
+    )
+
+
+def main(settings: Settings, stop: threading.Event) -> int:
+    """Run until `stop` is set; returns the exit code."""
+    return run_service(build(settings), settings, stop)
