@@ -45,7 +45,7 @@ _HEARS: Final[Mapping[str, tuple[str, ...]]] = {
         "deployment.changed",
         "canary.status",
     ),
-    "canary": ("promotion.decided", "artifact.revoked", "serving.window", "serving.status"),
+    "canary": ("promotion.decided", "artifact.revoked"),
     "indexer": tuple(t for t in LANE_TOPICS if t not in UNSEQUENCED),
 }
 
@@ -59,7 +59,6 @@ replica works a lane only while it holds that partition of all of them."""
 
 DAY_MS: Final = 86_400_000
 INPUT_RETENTION_MS: Final = 30 * DAY_MS
-DEAD_LETTER_RETENTION_MS: Final = 90 * DAY_MS  # people look at these; weeks pass
 _UP_TIMEOUT: Final = 60.0  # seconds until new topics must have leaders
 
 
@@ -157,8 +156,8 @@ def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
                 lanes,
                 replicas,
                 {
-                    **deleted,
-                    "retention.ms": str(DEAD_LETTER_RETENTION_MS),
+                    # No longer than operator.action, which says what became of a dead letter.
+                    **lane,
                     "max.message.bytes": str(DEAD_LETTER_BATCH_BYTES),
                 },
             )
