@@ -1,0 +1,170 @@
+"""Says events on behalf of a person or a program: signs once, and sends those bytes until a broker acknowledges them.
+
+There is no transaction and no counter: what makes repeating harmless is the event's id, which every reader remembers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from ai_infra.bus.kafka_config import producer_config, unavailable
+from ai_infra.client.exceptions import ClientClosed, NotAcknowledged
+from ai_infra.client.handles import Published
+from ai_infra.errors import ConfigurationError
+from ai_infra.events.body import Body
+from ai_infra.events.compose import SignedRecord, compose, uuid7
+from ai_infra.events.event import Cause
+from ai_infra.events.keys import BROADCAST_TOPICS
+from ai_infra.events.lanes import BROADCAST_KEY, lane_of, lane_of_lane_key
+from ai_infra.settings import Settings
+from ai_infra.telemetry.traces import new_traceparent
+from ai_infra.trust.session import Session
+
+ATTEMPT_SECONDS: Final = 10.0  # how long librdkafka itself tries one sending, retries included
+_POLL: Final = 0.05
+_PASSING: Final = frozenset(
+    {
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._PURGE_QUEUE,
+        KafkaError._PURGE_INFLIGHT,
+        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+    }
+)
+
+
+class Publisher:
+    """Signs and sends. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings, session: Session, closed: threading.Event) -> None:
+        self._settings = settings
+        self._session = session
+        self._lanes = settings.log.lanes
+        self._closed = closed
+        self._lock = threading.Lock()
+        self._producer = self._open()
+
+    def sign(
+        self,
+        body: Body,
+        *,
+        key: str | None = None,
+        subject: str | None = None,
+        causes: tuple[Cause, ...] = (),
+        traceparent: str | None = None,
+    ) -> SignedRecord:
+        """The signed record for a body, ready to be sent any number of times.
+
+        `key`: needed where the body names no model (`_lane/<p>`). Raises an EventError for what readers would refuse.
+        """
+        self._session.renew_if_due()
+        topic = body.TOPIC
+        if key is None:
+            key = BROADCAST_KEY if topic in BROADCAST_TOPICS else getattr(body, "model", None)
+        if key is None:
+            raise ConfigurationError(f"{topic} names no model: say which lane it is about, e.g. key='_lane/0'.")
+        named = 0 if topic in BROADCAST_TOPICS else lane_of_lane_key(key)
+        now = datetime.now(UTC)
+        return compose(
+            body,
+            key=key,
+            lane=lane_of(key, self._lanes) if named is None else named,
+            id=uuid7(),
+            time=now.replace(microsecond=now.microsecond // 1000 * 1000),
+            source=f"/ai-infra/clients/{self._session.service}",
+            subject=subject,
+            signer=self._session.signer_id,
+            keyring=self._session.keyring,
+            delegation=self._session.delegation,
+            sign=self._session.sign,
+            causes=causes,
+            traceparent=traceparent or new_traceparent(),
+        )
+
+    def send(self, published: Published, timeout: float) -> None:
+        """Sends the bytes again and again until a broker has acknowledged them.
+
+        Raises NotAcknowledged after `timeout` seconds, KafkaUnavailableError where no repetition can help.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            error = self._attempt(published.record, deadline)
+            if error is None:
+                return
+            if error.fatal():
+                with self._lock:
+                    self._producer = self._open()
+            elif error.code() not in _PASSING and not error.retriable():
+                raise unavailable(f"publishing {published.type}", error)
+            if time.monotonic() >= deadline:
+                raise NotAcknowledged(
+                    f"{published.type} {published.id} was not acknowledged within {timeout:.0f} s ({error.str()}); see "
+                    "`ai-infra status`, then send the same bytes again with client.resend(error.published)",
+                    published,
+                )
+
+    def close(self) -> None:
+        """Gives what is being sent a moment to arrive."""
+        self._producer.flush(1.0)
+
+    def _attempt(self, record: SignedRecord, deadline: float) -> KafkaError | None:
+        """One sending. None: acknowledged."""
+        outcome: list[KafkaError | None] = []
+        done = threading.Event()
+
+        def delivered(error: KafkaError | None, _message: Any) -> None:
+            outcome.append(error)
+            done.set()
+
+        producer = self._producer
+        try:
+            self._produce(producer, record, delivered, deadline)
+        except KafkaException as error:
+            cause = error.args[0]
+            return cause if isinstance(cause, KafkaError) else KafkaError(KafkaError._FAIL)
+        while not done.is_set():
+            if self._closed.is_set():
+                raise ClientClosed(f"the client was closed while {record.topic} {record.id} was being sent")
+            if time.monotonic() > deadline:
+                return KafkaError(KafkaError._MSG_TIMED_OUT)
+            producer.poll(_POLL)
+        return outcome[0]
+
+    def _produce(self, producer: Producer, record: SignedRecord, delivered: Callable[..., None], end: float) -> None:
+        while True:
+            try:
+                producer.produce(
+                    record.topic,
+                    partition=record.partition,
+                    key=record.key,
+                    value=record.value,
+                    headers=list(record.headers),
+                    on_delivery=delivered,
+                )
+            except BufferError:  # the bounded queue is full: give it room
+                if time.monotonic() > end:
+                    raise KafkaException(KafkaError(KafkaError._QUEUE_FULL)) from None
+                producer.poll(_POLL)
+            else:
+                return
+
+    def _open(self) -> Producer:
+        return Producer(
+            producer_config(
+                self._settings,
+                "client",
+                **{"message.timeout.ms": int(ATTEMPT_SECONDS * 1000), "queue.buffering.max.messages": 10_000},
+            )
+        )
