@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ai_infra.events.generated import DatasetRef, Reason
+from ai_infra.manifest.registration import Registration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Versions:
-    """Numbering of a model; id: the model. Versions are dense from 1."""
+    """Numbering of a model; id: the model. Versions are dense from 1; `verified` counts what was found sound."""
 
     next: int
+    verified: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +57,11 @@ class Claim:
     provenance: str
     input_checksum: str
     appended: datetime
-    now: datetime
-    """Time of the decision that asks for the verification: the signature's time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A claim whose verification did not reach the object store or the signing service; id: the event's id."""
+    """A claim whose verification did not reach the object store; id: the event's id."""
 
     claim: Claim
     tries: int
@@ -76,6 +76,7 @@ class Facts:
     artifact_sha256: str
     artifact_bytes: int
     manifest_sha256: str
+    provenance_sha256: str
     code_ref: str
     container_digest: str | None
     dataset_refs: tuple[DatasetRef, ...]
@@ -88,6 +89,42 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """The end of a verification: every reason against the artifact, or the facts."""
+
+    reasons: tuple[Reason, ...]
+    facts: Facts | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """A sound artifact that waits for its number and signature; id: the event's id. `order` counts within the model."""
+
+    claim: Claim
+    facts: Facts
+    order: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """The one registration of a model that is being signed; id: the model. The number is part of what is signed."""
+
+    event_id: str
+    registration: Registration
+    new_version: bool
+    attestation: int
+    tries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToSign:
+    """Arguments of the signature. `appended` is when the artifact was said to exist: what its latency counts from."""
+
+    registration: Registration
+    appended: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
     """The manifest key's signature. `id` is the manifest signature id."""
 
@@ -96,12 +133,3 @@ class Signature:
     signature: str
     ts: datetime
     envelope: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """The end of a verification: every reason against the artifact, or the facts and the signature over them."""
-
-    reasons: tuple[Reason, ...]
-    facts: Facts | None = None
-    signature: Signature | None = None

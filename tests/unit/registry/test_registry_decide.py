@@ -23,7 +23,17 @@ from ai_infra.events.generated import (
     Reason,
 )
 from ai_infra_registry.decide import OWN_FAILURES, RULES, decide
-from ai_infra_registry.state import Artifact, Attestation, Facts, Signature, Verdict, Versions, Waiting
+from ai_infra_registry.state import (
+    Artifact,
+    Attestation,
+    Facts,
+    Finding,
+    Signature,
+    Signing,
+    Verified,
+    Versions,
+    Waiting,
+)
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 AWAY = WorkError("objects_unavailable", "the store does not answer", retriable=True)
@@ -89,8 +99,11 @@ class LaneOfOne:
     said: list[Any] = field(default_factory=list)
     refused: list[Refuse] = field(default_factory=list)
     timers: dict[str, datetime] = field(default_factory=dict)
-    pending: dict[str, Work] = field(default_factory=dict)
-    state: LaneState = field(default_factory=lambda: LaneState((Versions, Artifact, Attestation, Waiting)))
+    pending: dict[tuple[str, str], Work] = field(default_factory=dict)
+    prompt: bool = True  # the signing service answers at once
+    state: LaneState = field(
+        default_factory=lambda: LaneState((Versions, Artifact, Attestation, Waiting, Verified, Signing))
+    )
 
     def give(self, trigger: Any) -> Decision | None:
         context = Context(now=self.now, lane=3, service="registry", rules=RULES, keyring=1)
@@ -110,25 +123,37 @@ class LaneOfOne:
             self.timers.pop(timer.key, None)
             if timer.at is not None:
                 self.timers[timer.key] = timer.at
-        self.pending.update({work.id: work for work in decision.work})
+        self.pending.update({(work.kind, work.id): work for work in decision.work})
         return decision
 
     def verified(self, work: Work, *, reasons: Sequence[Reason] = (), error: WorkError | None = None) -> None:
-        self.pending.pop(work.id, None)
-        result = None if error else verdict(work.args, tuple(reasons))
+        result = None if error else finding(work.args, tuple(reasons))
+        self.done(work, result, error)
+        if self.prompt:
+            self.sign()
+
+    def sign(self, *, error: WorkError | None = None) -> None:
+        for work in [w for w in self.pending.values() if w.kind == "sign"]:
+            self.done(work, None if error else signature(work.args.registration), error)
+
+    def done(self, work: Work, result: Any, error: WorkError | None) -> None:
+        self.pending.pop((work.kind, work.id))
         self.give(
             Done(
                 id=str(uuid.uuid4()),
-                kind="verify",
+                kind=work.kind,
                 work_id=work.id,
                 args=work.args,
                 result=result,
                 error=error,
                 attempt=1,
-                model=work.args.model,
+                model=work.args.model if work.kind == "verify" else work.args.registration.model,
                 cause=Cause("c", 3),
             )
         )
+
+    def verifications(self) -> list[Work]:
+        return [w for w in self.pending.values() if w.kind == "verify"]
 
     def pass_time(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -138,17 +163,18 @@ class LaneOfOne:
 
     def register(self, body: ArtifactProduced) -> None:
         self.give(event(body))
-        for work in list(self.pending.values()):
+        for work in self.verifications():
             self.verified(work)
 
 
-def verdict(claim: Any, reasons: tuple[Reason, ...]) -> Verdict:
+def finding(claim: Any, reasons: tuple[Reason, ...]) -> Finding:
     if reasons:
-        return Verdict(reasons=reasons)
+        return Finding(reasons=reasons)
     facts = Facts(
         artifact_sha256=claim.artifact_sha256,
         artifact_bytes=10,
         manifest_sha256=claim.manifest_sha256,
+        provenance_sha256=hexes("provenance"),
         code_ref="sha256:" + "a" * 64,
         container_digest=None,
         dataset_refs=(),
@@ -159,8 +185,13 @@ def verdict(claim: Any, reasons: tuple[Reason, ...]) -> Verdict:
         created_by="ci",
         keyring_version=1,
     )
-    signature = Signature(id=identity("s"), signer_id="manifest-1", signature="", ts=claim.now, envelope="{}")
-    return Verdict(reasons=(), facts=facts, signature=signature)
+    return Finding(reasons=(), facts=facts)
+
+
+def signature(registration: Any) -> Signature:
+    return Signature(
+        id=identity("s"), signer_id="manifest-1", signature="", ts=registration.registered_at, envelope="{}"
+    )
 
 
 def versions(lane: LaneOfOne) -> list[tuple[int, bool, int]]:
@@ -279,9 +310,38 @@ def test_revoking_what_is_not_registered_or_twice_is_refused() -> None:
     assert [r.code for r in lane.refused] == ["unknown_artifact", "revoked_before"]
 
 
+def test_a_signing_service_that_is_away_holds_up_its_model_and_no_other() -> None:
+    lane = LaneOfOne(prompt=False)
+    for body in (produced("digits", 0), produced("digits", 1, 1), produced("letters", 2, 2)):
+        lane.give(event(body))
+    for work in lane.verifications():
+        lane.verified(work)
+    first, other = [w for w in lane.pending.values() if w.kind == "sign"]
+    lane.done(first, None, AWAY)
+    lane.done(other, signature(other.args.registration), None)
+    assert [s.model for s in lane.said] == ["letters"]
+    lane.pass_time(2)
+    lane.sign()
+    lane.sign()
+    assert [(s.model, s.version) for s in lane.said] == [("letters", 1), ("digits", 1), ("digits", 2)]
+
+
+def test_what_is_revoked_while_a_repetition_is_signed_is_not_attested() -> None:
+    lane = LaneOfOne(prompt=False)
+    lane.register(produced(run=0))
+    lane.sign()
+    lane.register(produced(run=1))
+    lane.give(event(revoke(produced())))
+    lane.sign()
+    assert versions(lane) == [(1, True, 1)]
+    assert [r.code for r in lane.said[-1].reasons] == ["artifact_revoked"]
+
+
 ACTIONS = st.lists(
     st.tuples(
-        st.sampled_from(["produce", "produce", "verify", "verify", "refuse", "away", "bug", "revoke", "time"]),
+        st.sampled_from(
+            ["produce", "produce", "verify", "verify", "refuse", "away", "bug", "revoke", "sign", "kms", "time"]
+        ),
         st.integers(0, 7),
         st.integers(0, 3),
     ),
@@ -292,10 +352,10 @@ ACTIONS = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(ACTIONS)
 def test_versions_are_dense_and_unique_and_every_claim_has_one_answer(actions: list[tuple[str, int, int]]) -> None:
-    lane = LaneOfOne()
+    lane = LaneOfOne(prompt=False)
     sent: list[str] = []
     for action, number, content in actions:
-        works = sorted(lane.pending.values(), key=lambda w: w.args.manifest_sha256)
+        works = sorted(lane.verifications(), key=lambda w: w.args.manifest_sha256)
         body = produced(["digits", "letters"][number % 2], content, number)
         match action:
             case "produce":
@@ -308,20 +368,27 @@ def test_versions_are_dense_and_unique_and_every_claim_has_one_answer(actions: l
                 lane.give(event(revoke(body)))
             case "time":
                 lane.pass_time(number * 60)
+            case "sign":
+                lane.sign()
+            case "kms":
+                lane.sign(error=AWAY if number % 2 else BUG)
             case "verify" if works:
                 lane.verified(works[number % len(works)])
             case "refuse" if works:
                 lane.verified(works[number % len(works)], reasons=BAD)
             case "away" | "bug" if works:
                 lane.verified(works[number % len(works)], error=AWAY if action == "away" else BUG)
-    for _ in range(3):
+    for _ in range(60):
         lane.pass_time(3600)
-        for work in list(lane.pending.values()):
+        for work in lane.verifications():
             lane.verified(work)
+        lane.sign()
     registered = [s for s in lane.said if isinstance(s, ArtifactRegistered)]
     answers = [s for s in lane.said if not (isinstance(s, ArtifactRefused) and s.job_id is None)]
     assert len(answers) == len(sent)
     for model in ("digits", "letters"):
+        said_in_order = [s.version for s in registered if s.model == model and s.new_version]
+        assert said_in_order == sorted(said_in_order)
         new = [s.version for s in registered if s.model == model and s.new_version]
         assert new == list(range(1, len(new) + 1))
     by_artifact: dict[str, list[ArtifactRegistered]] = {}
@@ -332,4 +399,5 @@ def test_versions_are_dense_and_unique_and_every_claim_has_one_answer(actions: l
         assert [s.attestation for s in same] == list(range(1, len(same) + 1))
         assert [s.new_version for s in same] == [True] + [False] * (len(same) - 1)
         assert len({s.manifest_sha256 for s in same}) == len(same)
-    assert (lane.pending, lane.timers, list(lane.state.all(Waiting))) == ({}, {}, [])
+    assert (lane.pending, lane.timers) == ({}, {})
+    assert [r for t in (Waiting, Verified, Signing) for r in lane.state.all(t)] == []

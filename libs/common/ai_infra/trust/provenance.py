@@ -18,7 +18,7 @@ from ai_infra.manifest.dsse import Envelope
 from ai_infra.manifest.exceptions import StatementTooLarge
 from ai_infra.manifest.provenance import Provenance, open_provenance
 from ai_infra.manifest.statement import Statement
-from ai_infra.trust.delegation import parse_delegation
+from ai_infra.trust.delegation import Delegation, parse_delegation
 from ai_infra.trust.exceptions import BadDelegation, NotAllowed, RevokedKey
 from ai_infra.trust.keyring import Keyring
 from ai_infra.trust.session import Session
@@ -63,8 +63,8 @@ def open_built(envelope: Envelope, keyring: Keyring, *, model: str, time_ms: int
     Raises TrustError (bad_delegation, unknown_signer, expired_delegation, revoked_key, not_allowed) or what
     `open_provenance` raises.
     """
-    raw = _delegation(envelope)
-    voucher = vouch(raw, parse_delegation(raw).signer, keyring)
+    delegation = delegation_of(envelope)
+    voucher = vouch(delegation.raw, delegation.signer, keyring)
     check_life(voucher, time_ms)
     if voucher.key.id in keyring.revocations:
         raise RevokedKey(f"The builder's key {voucher.key.id} is revoked.")
@@ -83,11 +83,13 @@ def open_built(envelope: Envelope, keyring: Keyring, *, model: str, time_ms: int
     return Built(provenance, voucher, asked if isinstance(asked, str) else None)
 
 
-def _delegation(envelope: Envelope) -> bytes:
+def delegation_of(envelope: Envelope) -> Delegation:
+    """The delegation that a provenance's keyid carries, read and not yet verified. Raises BadDelegation."""
     if len(envelope.signatures) != 1 or not envelope.signatures[0].key_id.startswith(_HINT):
         raise BadDelegation(f"A provenance has one signature, whose keyid is '{_HINT}<base64url of the delegation>'.")
     text = envelope.signatures[0].key_id.removeprefix(_HINT)
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise BadDelegation("The keyid of the provenance's signature holds no delegation.") from None
+    return parse_delegation(raw)
