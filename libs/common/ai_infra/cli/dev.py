@@ -6,25 +6,26 @@ people still see what happens.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ai_infra.cli.output import Json, note, rows, show
 from ai_infra.devstack import PartStatus, Stack, StackError, StackNotRunning
 from ai_infra.devstack.environment import as_exports
+from ai_infra.devstack.progress import Progress
 from ai_infra.devstack.waiting import wait_until
 from ai_infra.errors import ConfigurationError
 
 app = typer.Typer(help="Real Kafka, Postgres and S3 on this machine.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Option("--name", help="Which stack; two live side by side under different names.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WELL = ("running", "stopped")
 
 
@@ -33,59 +34,62 @@ def up(
     name: Name = "dev",
     lanes: Annotated[int, typer.Option(help="Partitions of every lane topic; counts at the first start only.")] = 8,
     services: Annotated[bool, typer.Option("--services", help="Start every installed service too.")] = False,
-    as_json: Json = False,
+    json: Json = False,
 ) -> None:
     """Start what doesn't run: servers, keys, topics, buckets, tables. May be repeated."""
     stack = Stack(name, lanes=lanes)
     say = _progress()
-    info = stack.up(say)
-    if services:
-        stack.start_services(say)
-    if as_json:
-        _print_json({**dataclasses.asdict(info), "urls": stack.urls()})
-        return
-    _print_urls(stack.urls())
-    print(f"\nThe stack {name} is up ({info.seconds:.0f} s). Programs started in this directory find it by themselves;")
-    print("others with: " + _command("env", name, before='eval "$(', after=')"'))
-    print(f"Stop it: {_command('down', name)}   Look at it: {_command('status', name)}")
+    with _explained(json):
+        info = stack.up(say)
+        if services:
+            stack.start_services(say)
+    found = stack.urls()
+    data = {"name": name, "directory": info.directory, "backend": info.backend, "seconds": info.seconds, "urls": found}
+    show(data, json=json, table=lambda: rows(("part", "address"), found.items()))
+    note(f"\nThe stack {name} is up ({info.seconds:.0f} s).")
+    if name == "dev":
+        note('Commands in this directory find it by themselves; other programs by: eval "$(ai-infra dev env)"')
+    else:
+        note(f'Programs find it by: eval "$({_command("env", name)})"')
+    note(f"Look at it: {_command('status', name)}   Stop it: {_command('down', name)}")
 
 
 @app.command()
 def down(
     name: Name = "dev",
     every: Annotated[bool, typer.Option("--all", help="Every stack of this directory.")] = False,
+    json: Json = False,
 ) -> None:
     """Stop services and servers. Data stays."""
-    for stack in [Stack(found) for found in _names()] if every else [Stack(name)]:
-        stack.down(_progress())
+    names = _names() if every else [name]
+    with _explained(json):
+        for found in names:
+            Stack(found).down(_progress())
+    show({"stopped": names}, json=json, table=f"stopped: {', '.join(names) or 'nothing, there is no stack here'}")
 
 
 @app.command()
-def status(name: Name = "dev", as_json: Json = False) -> None:
+def status(name: Name = "dev", json: Json = False) -> None:
     """What runs, and where. Exits with 1 when something that should run doesn't."""
-    stack = Stack(name)
-    parts = stack.status()
-    if as_json:
-        _print_json([dataclasses.asdict(part) for part in parts])
-    else:
-        _print_status(parts)
-        if any(part.state == "crashed" for part in parts):
-            print(
-                f"\nSomething ended by itself. `{_command('logs', name)} <part>` says why, "
-                f"`{_command('up', name)}` starts it again."
-            )
-        elif all(part.state == "stopped" for part in parts):
-            print(f"\nNothing runs. Start it: {_command('up', name)}")
+    parts = Stack(name).status()
+    show(parts, json=json, table=lambda: rows(("part", "state", "address", "pid", "log"), map(_row, parts)))
+    if any(part.state == "crashed" for part in parts):
+        note("\nSomething ended by itself:")
+        note(f"  {_command('logs', name)} PART  says why")
+        note(f"  {_command('up', name)}  starts it again (with --services the services too)")
+    elif all(part.state == "stopped" for part in parts):
+        note(f"\nNothing runs. Start it: {_command('up', name)}")
     if any(part.state not in WELL for part in parts):
         raise typer.Exit(1)
 
 
 @app.command()
 def logs(
-    part: Annotated[str, typer.Argument(help="kafka, postgres, s3, or a replica such as trainer-0.")],
+    part: Annotated[str, typer.Argument(help="kafka, postgres, s3, or a service or one replica of it (trainer-0).")],
     name: Name = "dev",
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.")] = 100,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    json: Json = False,
 ) -> None:
     """The last lines of a part or a service."""
     stack = Stack(name)
@@ -94,66 +98,67 @@ def logs(
         part = f"{part}-0"
     if part not in known:
         raise StackError(f"{part} is no part of the stack {name}; there are {', '.join(known)}")
-    print(stack.logs(part, lines))
+    found = stack.logs(part, lines)
+    show({"part": part, "lines": found.splitlines()}, json=json, table=found)
     if follow:
         _follow(stack.log_path(part))
 
 
 @app.command()
 def restart(
-    part: Annotated[
-        str, typer.Argument(help="kafka, postgres, s3, a replica such as trainer-0; all when left out.")
-    ] = "",
+    part: Annotated[str, typer.Argument(help="kafka, postgres, s3, a replica such as trainer-0; or all.")] = "all",
     name: Name = "dev",
+    json: Json = False,
 ) -> None:
     """Stop and start a part, or all."""
     stack = Stack(name)
-    if part:
-        stack.restart(part, _progress())
-        return
-    replicas = stack.services()
-    stack.down(_progress())
-    stack.up(_progress())
-    for replica in replicas:
-        service, _, number = replica.rpartition("-")
-        stack.start_service(service, int(number))
+    say = _progress()
+    with _explained(json):
+        if part != "all":
+            stack.restart(part, say)
+        else:
+            replicas = stack.services()
+            stack.down(say)
+            stack.up(say)
+            for replica in replicas:
+                service, _, number = replica.rpartition("-")
+                stack.start_service(service, int(number))
+    status(name, json)
 
 
 @app.command()
 def reset(
     name: Name = "dev",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Json = False,
 ) -> None:
     """Stop everything and delete its data: log, registry, buckets, keys. Downloads are kept."""
     stack = Stack(name)
-    if not stack.directory.exists():
-        print(f"There is no stack {name} here, so there is nothing to delete.")
-        return
-    if not yes:
-        typer.confirm(f"Delete all data of the stack {name} in {stack.directory}?", abort=True)
-    stack.reset(_progress())
+    there = stack.directory.exists()
+    if there:
+        if not yes:
+            typer.confirm(f"Delete all data of the stack {name} in {stack.directory}?", abort=True, err=True)
+        stack.reset(_progress())
+    deleted = [stack.directory] if there else []
+    show(
+        {"deleted": deleted}, json=json, table=f"deleted: {stack.directory if there else 'nothing, there was no stack'}"
+    )
 
 
 @app.command()
-def urls(name: Name = "dev", as_json: Json = False) -> None:
+def urls(name: Name = "dev", json: Json = False) -> None:
     """Where everything listens."""
     found = Stack(name).urls()
-    if as_json:
-        _print_json(found)
-    else:
-        _print_urls(found)
+    show(found, json=json, table=lambda: rows(("part", "address"), found.items()))
 
 
 @app.command()
-def env(name: Name = "dev", as_json: Json = False) -> None:
+def env(name: Name = "dev", json: Json = False) -> None:
     """Variables for programs beside the running stack, an orchestrator's key among them."""
     stack = Stack(name)
     if not stack.running():
         raise StackNotRunning(f"the stack {name} does not run: {_command('up', name)}")
-    if as_json:
-        _print_json(stack.env())
-    else:
-        print(as_exports(stack.env()), end="")
+    show(stack.env(), json=json, table=as_exports(stack.env()))
 
 
 @app.command(hidden=True)
@@ -173,39 +178,33 @@ def _names() -> list[str]:
     return sorted(path.parent.name for path in (Path.cwd() / ".ai-infra").glob("*/state.json"))
 
 
-def _command(command: str, name: str, *, before: str = "", after: str = "") -> str:
-    return f"{before}ai-infra dev {command}{'' if name == 'dev' else f' --name {name}'}{after}"
+def _command(command: str, name: str) -> str:
+    return f"ai-infra dev {command}{'' if name == 'dev' else f' --name {name}'}"
 
 
-def _progress() -> Any:
+def _row(part: PartStatus) -> tuple[object, ...]:
+    return part.name, part.state, part.address, part.pid, part.log
+
+
+def _progress() -> Progress:
     started = time.monotonic()
 
     def say(line: str) -> None:
-        print(f"{time.monotonic() - started:5.0f} s  {line}", file=sys.stderr, flush=True)
+        note(f"{time.monotonic() - started:5.0f} s  {line}")
 
     return say
 
 
-def _print_json(data: object) -> None:
-    print(json.dumps(data, indent=2, default=str))
-
-
-def _print_urls(found: dict[str, str]) -> None:
-    width = max(len(name) for name in found)
-    for name, url in found.items():
-        print(f"{name:<{width}}  {url}")
-
-
-def _print_status(parts: list[PartStatus]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("part", "state", "address", "pid", "log"):
-        table.add_column(heading, overflow="fold")
-    for part in parts:
-        table.add_row(part.name, part.state, part.address, str(part.pid or ""), part.log)
-    Console().print(table)
+@contextmanager
+def _explained(json: bool) -> Iterator[None]:
+    """Errors of a stack keep their lines: what to install tool by tool, the end of a log."""
+    try:
+        yield
+    except StackError as error:
+        if json:
+            raise
+        note(f"error: {error}")
+        raise typer.Exit(1) from None
 
 
 def _follow(path: Path) -> None:

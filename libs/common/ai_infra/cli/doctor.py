@@ -5,14 +5,12 @@ It changes nothing. Each finding that is not well says what to do.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from ai_infra.cli.output import Json, note, rows, show, styled
 from ai_infra.devstack import Stack
 from ai_infra.devstack.diagnosis import Finding, examine_machine
 from ai_infra.errors import AiInfraError
@@ -20,19 +18,16 @@ from ai_infra.settings import Settings, load_settings
 
 app = typer.Typer(help="Is this machine and this configuration sound?")
 TIMEOUT_SECONDS = 5
-MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]problem[/]"}
+COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(json: Json = False) -> None:
     """Look at tools, disk, ports, settings, keys, and at what the settings point to. Exits with 1 on a problem."""
     findings = [*examine_machine(Path.cwd()), *examine_configuration()]
     problems = [finding for finding in findings if finding.state == "problem"]
-    if as_json:
-        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
-    else:
-        _print(findings)
-        print(f"\n{len(problems)} problem{'' if len(problems) == 1 else 's'}." if problems else "\nAll is well.")
+    show(findings, json=json, table=lambda: rows(("", "what", "found"), map(_row, findings)))
+    note(f"\n{len(problems)} problem{'' if len(problems) == 1 else 's'}." if problems else "\nAll is well.")
     if problems:
         raise typer.Exit(1)
 
@@ -102,13 +97,6 @@ def _object_store(settings: Settings) -> str:
     return f"buckets {', '.join(buckets)} at {settings.objects.endpoint_url or 'AWS'}"
 
 
-def _print(findings: list[Finding]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for finding in findings:
-        said = escape(finding.found) + (f"\n→ {escape(finding.advice)}" if finding.advice else "")
-        table.add_row(MARKS[finding.state], finding.name, said)
-    Console().print(table)
+def _row(finding: Finding) -> tuple[object, str, str]:
+    said = finding.found + (f"\n→ {finding.advice}" if finding.advice else "")
+    return styled(finding.state, COLOURS[finding.state]), finding.name, said

@@ -20,6 +20,7 @@ from ai_infra.devstack.part import Tool
 from ai_infra.devstack.ports import USUAL, is_free
 from ai_infra.devstack.postgres import Postgres
 from ai_infra.devstack.s3 import S3
+from ai_infra.devstack.stack import Stack
 
 LEAST_PYTHON: Final = (3, 11)
 LEAST_DISK_GIB: Final = 3.0  # downloads 0.2, Go's build cache 1, a virtual environment 1, logs and data of a demo
@@ -46,7 +47,7 @@ def examine_machine(root: Path) -> list[Finding]:
         tools = [Finding(tool.name, "note", tool.found, tool.advice) for tool in tools]
         tools.append(Finding("Docker", "ok", "an engine answers: the stack takes containers of compose.yaml"))
     findings += tools
-    findings += [_disk(root), _memory(), _ports()]
+    findings += [_disk(root), _memory(), _ports(root)]
     return findings
 
 
@@ -87,7 +88,9 @@ def _memory() -> Finding:
     return Finding("memory", "ok", f"{total:.0f} GiB")
 
 
-def _ports() -> Finding:
+def _ports(root: Path) -> Finding:
+    if Stack("dev", root).running():
+        return Finding("ports", "ok", "the stack dev runs")
     taken = [f"{port} ({name})" for name, port in USUAL.items() if not is_free(port)]
     if taken:
         return Finding("ports", "note", f"in use: {', '.join(taken)}", "a stack takes others: `ai-infra dev urls`")

@@ -73,6 +73,10 @@ def service_environment(service: str, directory: Path, stack: Mapping[str, str])
         "AI_INFRA_SERVICE_KEY": f"file:{directory / 'keys' / 'private' / f'{service}-1.key'}",
         "AI_INFRA_SERVICE_KEY_ID": f"{service}-1",
     }
+    if service == "trainer":  # on a developer's machine it runs what is in the developer's own clone
+        root = directory.parent.parent.resolve()
+        own["AI_INFRA_RUNNER"] = inherited.get("AI_INFRA_RUNNER", "true")
+        own["AI_INFRA_ALLOWED_REPOSITORIES"] = inherited.get("AI_INFRA_ALLOWED_REPOSITORIES", f"git+file://{root}")
     return {**inherited, **stack, **own}
 
 

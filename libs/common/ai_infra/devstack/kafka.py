@@ -66,7 +66,6 @@ num.recovery.threads.per.data.dir=2
 log.cleaner.dedupe.buffer.size=33554432
 # After kill -9 a broker may register again once its old session is over (9 s by default).
 broker.session.timeout.ms=6000
-broker.heartbeat.interval.ms=1000
 # Aborts of dead producers are looked for this often (10 s by default): their open transactions hold back all readers.
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 """
