@@ -73,9 +73,9 @@ class Provenance:
 
 def provenance_statement(manifest: TrainingManifest, run: Run) -> Statement:
     """The statement that a builder signs over its manifest. Raises StatementTooLarge where even digests do not fit."""
-    size = 0
+    size, manifest_sha256 = 0, manifest.sha256
     for count in range(len(_SHORTENED) + 1):
-        statement = _statement(manifest, run, frozenset(_SHORTENED[:count]))
+        statement = _statement(manifest, manifest_sha256, run, frozenset(_SHORTENED[:count]))
         size = signed_size(statement.to_bytes())
         if size <= MAX_SIGNED_BYTES:
             return statement
@@ -138,7 +138,7 @@ def disagreements(provenance: Provenance, manifest: TrainingManifest, manifest_s
     return tuple(reason for reason in found if reason is not None)
 
 
-def _statement(manifest: TrainingManifest, run: Run, short: frozenset[str]) -> Statement:
+def _statement(manifest: TrainingManifest, manifest_sha256: str, run: Run, short: frozenset[str]) -> Statement:
     external: dict[str, Any] = {"seed": manifest.seed}
     for name, value in (("hyperparams", dict(manifest.hyperparams)), ("trainingCmd", list(manifest.training_cmd))):
         if name in short:
@@ -170,7 +170,7 @@ def _statement(manifest: TrainingManifest, run: Run, short: frozenset[str]) -> S
                     "finishedOn": rfc3339(run.finished_on),
                 },
                 "byproducts": [
-                    {"name": "manifest", "uri": run.manifest_uri, "digest": {"sha256": manifest.sha256}},
+                    {"name": "manifest", "uri": run.manifest_uri, "digest": {"sha256": manifest_sha256}},
                     _metrics(manifest),
                     *(_whole("log", logs) if "logs" in short else _logs(manifest)),
                 ],

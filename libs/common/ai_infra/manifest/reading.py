@@ -32,12 +32,18 @@ def parse_json(data: bytes, error: type[ManifestError], what: str) -> Any:
         raise error(f"{what}: {name} is no JSON number")
 
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant, parse_int=_integer)
         if b"\\u" in data and any(_unstorable(text) for text in _texts(value)):
             raise error(f"{what}: U+0000 and lone surrogates are no text")
-    except (ValueError, RecursionError) as cause:
+    except (ValueError, OverflowError, RecursionError) as cause:
         raise error(f"{what} is not JSON: {cause}") from None
     return value
+
+
+def _integer(digits: str) -> int | float:
+    """JSON knows doubles only: 1e17 is written 100000000000000000, and is a double again when it is read."""
+    value = int(digits)
+    return value if -_MAX_INTEGER <= value <= _MAX_INTEGER else float(value)
 
 
 def _unstorable(text: str) -> bool:
