@@ -62,8 +62,18 @@ class CauseOrder(Generic[T]):
         """Offset from which a source must be read again after a restart, because of what is held; None: nothing is."""
         return min((held.arrival.offset for held in self._held if held.arrival.source == source), default=None)
 
-    def holds(self, event_id: str) -> bool:
-        return any(held.arrival.id == event_id for held in self._held)
+    @property
+    def waits(self) -> bool:
+        """Whether anything is held."""
+        return bool(self._held)
+
+    def items(self) -> list[T]:
+        """What is held, the oldest first."""
+        return [held.arrival.item for held in self._held]
+
+    def sources(self) -> set[Source]:
+        """Where what is held came from."""
+        return {held.arrival.source for held in self._held}
 
     def place(
         self,

@@ -25,14 +25,15 @@ from ai_infra_indexer.sequence import Head, Line
 
 Connection = psycopg.Connection[Any]
 
+# Columns and how their values are written. JSON goes as the bytes that it is: on the wire json and bytea are the same.
 _ENTRIES: Final = (
     "lane int2, position int8, event_id uuid, type text, model text, subject text, signer text, principal text, "
     "producer text, epoch int8, seq int8, event_hash text, event_time timestamptz, append_time timestamptz, "
     "kafka_partition int4, kafka_offset int8, causes uuid[], verdict text, entry bytea"
 )
 _CHAIN: Final = (
-    "lane int2, position int8, id text, event_type text, payload json, prev_hash text, hash text, signature text, "
-    "signer_id text, ts timestamptz, created_at timestamptz, metadata json, version int4"
+    "lane int2, position int8, id text, event_type text, payload bytea, prev_hash text, hash text, signature text, "
+    "signer_id text, ts timestamptz, created_at timestamptz, metadata bytea, version int4"
 )
 
 

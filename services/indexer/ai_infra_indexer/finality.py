@@ -1,0 +1,261 @@
+"""Steps 3 to 5, behind the transaction in Postgres: archive, checkpoint, publish. On a thread of its own.
+
+Each step derives what to do from what is durable (the archived checkpoint, the lane's rows, the offset in Kafka), so a
+process may die between any two writes. The order is the guarantee: tiles before the checkpoint that covers them, the
+checkpoint before anything that it covers is said. Whatever is away is asked again at the next turn; a lane whose
+archive says otherwise is given back to the loop, which takes it anew from what is durable.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import psycopg
+import structlog
+
+from ai_infra.bus.batch import Outgoing
+from ai_infra.bus.transactions import AbortNeededError, TransactionalProducer
+from ai_infra.errors import AiInfraError, UnavailableError
+from ai_infra.objects.exceptions import Conflict
+from ai_infra.telemetry import metrics
+from ai_infra.tlog.checkpoint import OpenedCheckpoint
+from ai_infra.tlog.growth import RightEdge, grow
+from ai_infra_indexer.archive import LaneArchive
+from ai_infra_indexer.entry import decode
+from ai_infra_indexer.exceptions import LaneLost
+from ai_infra_indexer.publish import Position, Publication, Publisher
+from ai_infra_indexer.store import Connection
+
+log = structlog.get_logger(__name__)
+
+CHUNK: Final = 4_096  # entries read, archived and covered by one checkpoint while catching up
+GIVE_UP_SECONDS: Final = 15.0  # how long a rebalance waits for the step that is under way
+
+
+@dataclass(slots=True)
+class FinalLane:
+    """One lane behind Postgres: the archive's right edge, the newest checkpoint, the published position."""
+
+    number: int
+    archive: LaneArchive
+    edge: RightEdge
+    edge_hash: str
+    """Chain hash of the last archived entry; empty where nothing is."""
+    checkpoint: OpenedCheckpoint | None
+    position: Position
+    group_metadata: Any = None
+    """Of the consumer while it held the lane: fences a publisher that has lost it."""
+    lost: AiInfraError | None = None
+    announced: int = -1
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def archive_more(self, connection: Connection) -> bool:
+        """Archive and cover the next chunk; False where there was nothing new."""
+        rows = connection.execute(
+            "SELECT position, entry FROM entries WHERE lane = %s AND position >= %s ORDER BY position LIMIT %s",
+            (self.number, self.edge.size, CHUNK),
+        ).fetchall()
+        if not rows:
+            return False
+        entries = [bytes(entry) for _, entry in rows]
+        if rows[0][0] != self.edge.size or (decode(entries[0]).link.prev_hash or "") != self.edge_hash:
+            raise LaneLost(
+                f"lane {self.number}: what Postgres has after position {self.edge.size} does not follow what is "
+                "archived; the database was replaced"
+            )
+        with metrics.INDEXER_STAGE.labels("archive").time():
+            growth = grow(self.edge, entries)
+            self.archive.put_tiles(growth.writes)
+        with metrics.INDEXER_STAGE.labels("checkpoint").time():
+            covered = self.checkpoint.checkpoint.size if self.checkpoint is not None else 0
+            self.checkpoint = self.archive.put_checkpoint(growth.edge, covered)
+        self.edge, self.edge_hash = growth.edge, decode(entries[-1]).link.hash
+        note_checkpoint(connection, self.number, self.checkpoint)
+        for stage in ("archived", "final"):
+            metrics.INDEXER_POSITION.labels(str(self.number), stage).set(self.edge.size)
+        return len(rows) == CHUNK
+
+
+def note_checkpoint(connection: Connection, lane: int, opened: OpenedCheckpoint) -> None:
+    """A copy for readers; the archive is what counts."""
+    head = opened.checkpoint
+    connection.execute(
+        "UPDATE lane_progress SET checkpoint_size = %s, checkpoint_root = %s, checkpoint_note = %s, "
+        "checkpoint_at = now() WHERE lane = %s AND checkpoint_size <= %s",
+        (head.size, head.text.decode().splitlines()[2], opened.note.decode(), lane, head.size),
+    )
+
+
+class Finality:
+    """Works all lanes of this process at the checkpoint interval. `add` and `remove` are for the loop's thread."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        publisher: Publisher,
+        make_producer: Callable[[], TransactionalProducer],
+        *,
+        interval_s: float,
+    ) -> None:
+        self._connect = connect
+        self._publisher = publisher
+        self._make_producer = make_producer
+        self._interval_s = interval_s
+        self._lanes: dict[int, FinalLane] = {}
+        self._guard = threading.Lock()
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="finality", daemon=True)
+        self._connection: Connection | None = None
+        self._producer: TransactionalProducer | None = None
+        self.problem: str | None = None
+        """Why nothing becomes final now; None when all is well."""
+        self.failed: BaseException | None = None
+        """What only a restart can mend."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self, timeout: float) -> None:
+        """One last turn, so that what was sequenced is final, then end."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(timeout)
+
+    def add(self, lane: FinalLane) -> None:
+        with self._guard:
+            self._lanes[lane.number] = lane
+
+    def remove(self, number: int) -> None:
+        """The lane is not worked any more when this returns, or after a bound: from then on it is fenced."""
+        with self._guard:
+            lane = self._lanes.pop(number, None)
+        if lane is not None and lane.lock.acquire(timeout=GIVE_UP_SECONDS):
+            lane.lost = lane.lost or LaneLost(f"lane {number} was given up")
+            lane.lock.release()
+
+    def lost(self) -> dict[int, AiInfraError]:
+        """Lanes that must be taken anew, and why."""
+        with self._guard:
+            return {n: lane.lost for n, lane in self._lanes.items() if lane.lost is not None}
+
+    def refresh(self, numbers: list[int], group_metadata: Any) -> None:
+        """The group's metadata as of now, for lanes that the loop holds now."""
+        with self._guard:
+            for number in numbers:
+                if number in self._lanes:
+                    self._lanes[number].group_metadata = group_metadata
+
+    # --- the thread -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            ending = self._stop.is_set()
+            began = time.monotonic()
+            try:
+                self._turn()
+                self.problem = None
+            except (UnavailableError, psycopg.OperationalError, psycopg.InterfaceError) as error:
+                self.problem = f"entries do not become final: {error}"
+                log.warning("finality waits", why=str(error))
+                self._forget_connection()
+            except BaseException as error:  # noqa: BLE001 - the loop's thread raises it
+                self.failed = error
+                return
+            if ending:
+                break
+            self._wake.wait(max(0.0, self._interval_s - (time.monotonic() - began)))
+        if self._producer is not None:
+            self._producer.close()
+        self._forget_connection()
+
+    def _turn(self) -> None:
+        with self._guard:
+            lanes = list(self._lanes.values())
+        for lane in lanes:
+            with lane.lock:
+                self._make_final(lane)
+        self._publish([lane for lane in lanes if lane.lost is None and lane.checkpoint is not None])
+
+    def _make_final(self, lane: FinalLane) -> None:
+        try:
+            while lane.lost is None and lane.archive_more(self._open()):
+                if self._stop.is_set():
+                    return
+        except (LaneLost, Conflict) as error:
+            lane.lost = error
+            log.warning("lane lost", lane=lane.number, code=error.code, why=str(error))
+        except UnavailableError:
+            raise
+        except AiInfraError as error:
+            lane.lost = error
+            log.error("lane stopped", lane=lane.number, code=error.code, why=str(error))
+
+    def _publish(self, lanes: list[FinalLane]) -> None:
+        """All lanes in one transaction, until nothing is left to say."""
+        while lanes:
+            said: list[tuple[FinalLane, Publication]] = []
+            for lane in lanes:
+                publication = self._publication(lane)
+                if publication is not None:
+                    said.append((lane, publication))
+            if not said:
+                return
+            if not self._transact(said):
+                return
+            lanes = [lane for lane, _ in said if lane.lost is None]
+
+    def _publication(self, lane: FinalLane) -> Publication | None:
+        if lane.checkpoint is None or lane.lost is not None:
+            return None
+        size = lane.checkpoint.checkpoint.size
+        announce = lane.announced < size
+        if lane.position.size >= size and not announce:
+            return None
+        return self._publisher.publication(self._open(), lane.position, lane.checkpoint, lane.number, announce=announce)
+
+    def _transact(self, said: list[tuple[FinalLane, Publication]]) -> bool:
+        if self._producer is None:
+            self._producer = self._make_producer()
+        messages: list[Outgoing] = [message for _, publication in said for message in publication.messages]
+        offsets = [publication.offset() for _, publication in said]
+        try:
+            with metrics.INDEXER_STAGE.labels("publish").time():
+                self._producer.transact(messages, offsets, said[0][0].group_metadata)
+        except AbortNeededError as error:
+            # The group has moved on: the loop brings newer metadata where the lane is still held.
+            metrics.BUS_ABORTS.labels("indexer", error.code).inc()
+            log.info("publication put off", code=error.code, why=str(error))
+            return False
+        connection = self._open()
+        for lane, publication in said:
+            lane.position = publication.after
+            size = lane.checkpoint.checkpoint.size if lane.checkpoint is not None else 0
+            if publication.after.size == size:
+                lane.announced = size
+            metrics.INDEXER_POSITION.labels(str(lane.number), "published").set(publication.after.size)
+            connection.execute(
+                "UPDATE lane_progress SET published_size = %s WHERE lane = %s AND published_size < %s",
+                (publication.after.size, lane.number, publication.after.size),
+            )
+        return True
+
+    def _open(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
+
+    def _forget_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def uncovered_seconds(now: datetime, oldest: datetime | None) -> float:
+    """Age of the oldest entry that no checkpoint covers."""
+    return max(0.0, (now - oldest).total_seconds()) if oldest is not None else 0.0

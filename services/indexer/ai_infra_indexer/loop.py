@@ -1,0 +1,269 @@
+"""The indexer's loop: reads whole lanes, hands them what came, takes them and gives them up.
+
+One thread owns the consumer, the database connection and all lanes; finality has a thread of its own. The offsets that
+count are in Postgres: on taking a lane the consumer is placed from there. A lane that fails is dropped and taken anew
+after a pause; what can't be known (lost offsets, a fenced or unknown transaction) ends the process.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import psycopg
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from ai_infra.bus.assignment import Assignment
+from ai_infra.bus.consume import LostOffsetsError, check_message_error, record_from_message
+from ai_infra.errors import AiInfraError, UnavailableError
+from ai_infra.objects.exceptions import Conflict
+from ai_infra.telemetry import metrics
+from ai_infra_indexer.exceptions import Forked, LaneLost
+from ai_infra_indexer.finality import Finality, FinalLane
+from ai_infra_indexer.lane import Lane
+from ai_infra_indexer.order import Source
+
+log = structlog.get_logger(__name__)
+
+BATCH_RECORDS: Final = 2_000
+IDLE_SECONDS: Final = 0.1
+RETAKE_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)  # pause before a lane that failed is taken again
+STUCK_SECONDS: Final = 60.0
+
+TakeLane = Callable[[int], tuple[Lane, FinalLane]]
+
+
+class Indexer:
+    """Works the lanes that the group gives to this process. Use from one thread; `check_*` from any."""
+
+    def __init__(
+        self,
+        consumer_config: Mapping[str, Any],
+        inputs: tuple[str, ...],
+        take: Callable[[Consumer, int], tuple[Lane, FinalLane]],
+        finality: Finality,
+        each_turn: Callable[[], None],
+    ) -> None:
+        self._group = str(consumer_config["group.id"])
+        self._incremental = consumer_config.get("group.protocol") == "consumer"
+        self._consumer = Consumer(dict(consumer_config))
+        self._assignment = Assignment(inputs)
+        self._take = take
+        self._finality = finality
+        self._each_turn = each_turn
+        self._lanes: dict[int, Lane] = {}
+        self._troubles: dict[int, str] = {}
+        self._retake_at: dict[int, float] = {}
+        self._failures: dict[int, int] = {}
+        self._paused: set[Source] = set()
+        self._joined = False
+        self._turned = time.monotonic()
+
+    # --- readiness ------------------------------------------------------------------------------------------------
+
+    def check_loop(self) -> str | None:
+        since = time.monotonic() - self._turned
+        return None if since < STUCK_SECONDS else f"the loop has not turned for {since:.0f} s"
+
+    def check_lanes(self) -> str | None:
+        if not self._joined:
+            return "waiting for the consumer group to give this replica its lanes"
+        for lane, why in sorted(dict(self._troubles).items()):
+            return f"lane {lane} stands still: {why}"
+        if partial := self._assignment.partial_lanes():
+            lane, missing = next(iter(partial.items()))
+            return f"stands still on lane {lane}, which lacks {', '.join(missing)}; are two versions running?"
+        return None
+
+    def check_finality(self) -> str | None:
+        return self._finality.problem
+
+    @property
+    def lanes(self) -> list[int]:
+        return sorted(self._lanes)
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event) -> None:
+        self._consumer.subscribe(
+            list(self._assignment.inputs), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        try:
+            while not stop.is_set():
+                self.turn()
+        finally:
+            self._close()
+
+    def turn(self) -> None:
+        self._turned = time.monotonic()
+        self._each_turn()
+        messages = self._read()
+        if self._lanes:
+            # While our assignment holds a lane nobody else has it: what is committed with this is fenced when it moves.
+            self._finality.refresh(self.lanes, self._consumer.consumer_group_metadata())
+        for message in messages:
+            self._offer(message)
+        for number, lane in list(self._lanes.items()):
+            self._work(number, lane)
+        for number, error in self._finality.lost().items():
+            self._drop(number, error)
+        if self._finality.failed is not None:
+            raise self._finality.failed
+        self._take_one()
+
+    def _read(self) -> list[Message]:
+        patience = 0.0 if self._due() else IDLE_SECONDS
+        first = self._consumer.poll(patience)
+        if first is None:
+            return []
+        return [first, *self._consumer.consume(BATCH_RECORDS - 1, timeout=0)]
+
+    def _offer(self, message: Message) -> None:
+        error = message.error()
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        if error is not None:
+            if error.code() != KafkaError._PARTITION_EOF:
+                check_message_error(error, self._group)
+            elif topic is not None and partition in self._lanes and offset is not None:
+                self._lanes[partition].reached((topic, partition), offset)
+            return
+        if partition in self._lanes:
+            self._lanes[partition].offer(record_from_message(message))
+
+    def _work(self, number: int, lane: Lane) -> None:
+        try:
+            lane.turn()
+        except (LaneLost, psycopg.OperationalError, psycopg.InterfaceError, UnavailableError) as error:
+            self._drop(number, error)
+        else:
+            self._failures.pop(number, None)
+
+    # --- lanes coming and going -----------------------------------------------------------------------------------
+
+    def _due(self) -> list[int]:
+        now = time.monotonic()
+        untaken = self._assignment.whole_lanes() - self._lanes.keys()
+        return sorted(n for n in untaken if self._retake_at.get(n, 0.0) <= now)
+
+    def _take_one(self) -> None:
+        """One lane a turn, so that a rebalance is heard of between two of them."""
+        due = self._due()
+        if not due:
+            return
+        number = due[0]
+        try:
+            lane, final = self._take(self._consumer, number)
+        except (
+            LaneLost,
+            Forked,
+            Conflict,
+            UnavailableError,
+            psycopg.OperationalError,
+            psycopg.InterfaceError,
+        ) as error:
+            self._put_off(number, error)
+            return
+        except KafkaException as error:
+            self._put_off(number, UnavailableError(f"Kafka: {error.args[0]}"))
+            return
+        self._lanes[number] = lane
+        final.group_metadata = self._consumer.consumer_group_metadata()
+        self._finality.add(final)
+        self._troubles.pop(number, None)
+        places = self._assignment.partitions_of(number)
+        for topic, partition in places:
+            self._consumer.seek(TopicPartition(topic, partition, lane.read_to[(topic, partition)]))
+        self._consumer.resume([TopicPartition(topic, partition) for topic, partition in places])
+        metrics.BUS_LANES.labels("indexer").set(len(self._lanes))
+        log.info("lane taken", lane=number, size=lane.head.size)
+
+    def _put_off(self, number: int, error: BaseException) -> None:
+        failures = self._failures.get(number, 0)
+        self._failures[number] = failures + 1
+        self._retake_at[number] = time.monotonic() + RETAKE_SECONDS[min(failures, len(RETAKE_SECONDS) - 1)]
+        self._troubles[number] = str(error)
+        log.warning("lane waits", lane=number, why=str(error), failures=failures + 1)
+
+    def _drop(self, number: int, error: BaseException) -> None:
+        """Forget a lane that can't go on; it is taken anew from what is durable."""
+        self._forget(number)
+        if any(p == number for _, p in self._held()):
+            self._consumer.pause([TopicPartition(t, p) for t, p in self._held() if p == number])
+        self._put_off(number, error)
+
+    def _forget(self, number: int) -> None:
+        self._lanes.pop(number, None)
+        self._finality.remove(number)
+        metrics.BUS_LANES.labels("indexer").set(len(self._lanes))
+
+    def _held(self) -> list[Source]:
+        return [(p.topic, p.partition) for p in self._consumer.assignment()]
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._joined = True
+        metrics.BUS_REBALANCES.labels("indexer", "assigned").inc()
+        if self._incremental:
+            if not partitions:
+                return
+            consumer.incremental_assign(partitions)
+        else:
+            consumer.assign(partitions)
+        if partitions:
+            consumer.pause(partitions)  # nothing is read before the lane is placed by its own offsets
+        self._assignment.add([(p.topic, p.partition) for p in partitions])
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        metrics.BUS_REBALANCES.labels("indexer", "revoked").inc()
+        self._give_up(partitions)
+        if not self._incremental:
+            consumer.unassign()
+        elif partitions:
+            consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        metrics.BUS_REBALANCES.labels("indexer", "lost").inc()
+        self._give_up(partitions)
+        if not self._incremental:
+            consumer.unassign()
+        elif partitions:
+            consumer.incremental_unassign(partitions)
+
+    def _give_up(self, partitions: list[TopicPartition]) -> None:
+        self._assignment.remove([(p.topic, p.partition) for p in partitions])
+        for number in sorted({p.partition for p in partitions}):
+            if number in self._lanes:
+                self._forget(number)
+                log.info("lane given up", lane=number)
+            self._troubles.pop(number, None)
+            self._retake_at.pop(number, None)
+
+    def _close(self) -> None:
+        self._finality.close(20.0)
+        self._consumer.close()
+
+
+def placed(
+    stored: Mapping[Source, int], begins: Callable[[list[Source]], Mapping[Source, int]], sources: list[Source]
+) -> dict[Source, int]:
+    """Where to read each source from: the stored offset; the beginning for a source that was never read.
+
+    Raises LostOffsetsError where the stored offset is gone: then events were deleted before they were sequenced.
+    """
+    low = begins(sources)
+    lost = [s for s in sources if s in stored and stored[s] < low[s]]
+    if lost:
+        topic, partition = lost[0]
+        raise LostOffsetsError(
+            f"{topic}/{partition}: the indexer would go on at {stored[lost[0]]}, the topic begins at {low[lost[0]]}: "
+            "records were deleted before they were sequenced. Nothing was skipped. Accept the loss with "
+            f"`ai-infra groups seek indexer --lane {partition} --to start`"
+        )
+    return {source: stored.get(source, low[source]) for source in sources}
+
+
+def describe(error: BaseException) -> str:
+    """One line about an error, for readiness."""
+    return error.message if isinstance(error, AiInfraError) else str(error).strip().split("\n")[0]

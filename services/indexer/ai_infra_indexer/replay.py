@@ -1,0 +1,157 @@
+"""A lane's entries, one after the other, each verified as it was when it was entered.
+
+Everything that a reader can recompute is: place, chain, time, payload, and the event itself by the keyring that the
+lane had at that position. It needs the pinned root keys and nothing else. Live indexing does not come through here;
+restoring, rebuilding and auditing do.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, Final
+
+from ai_infra.bus.redrive import read_redrive
+from ai_infra.errors import AiInfraError
+from ai_infra.events.codec import decode_body
+from ai_infra.events.event import Event, Record
+from ai_infra.events.exceptions import EventError
+from ai_infra.events.generated import SignerChanged
+from ai_infra.events.parse import read
+from ai_infra.trust.ed25519 import verifies
+from ai_infra.trust.exceptions import KeyringError, TrustError
+from ai_infra.trust.keyring import CHAIN
+from ai_infra.trust.keyrings import Keyrings
+from ai_infra.trust.verify import Verifier
+from ai_infra_indexer import kernel
+from ai_infra_indexer.entry import Entry, decode
+from ai_infra_indexer.exceptions import IndexerError, MalformedEntry
+from ai_infra_indexer.sequence import Head, Line, line_of
+
+RETRY: Final = "indexer.retry"
+
+
+class BadEntry(IndexerError):
+    """An entry that is not what it should be at its place. `code` says in what way."""
+
+    code = "bad_entry"
+
+
+class LaneVerifier:
+    """Verifies records by the keyrings that were entered into one lane, up to here."""
+
+    def __init__(self, keyrings: Keyrings, lanes: int) -> None:
+        self.keyrings = keyrings
+        self._verifier = Verifier(keyrings, lanes)
+        self._lanes = lanes
+
+    def verify(self, record: Record, *, caught_up: bool = True) -> Event[Any]:
+        """The event in a record. A keyring is taken in by the roots before the event that brings it is judged.
+
+        Raises EventError, TrustError, KeyringError; AwaitKeyring where not `caught_up` and the keyring is newer.
+        """
+        if record.topic == SignerChanged.TOPIC:
+            body = decode_body(record.topic, read(record, self._lanes).body_bytes)
+            if isinstance(body, SignerChanged):
+                self.keyrings.accept(body.keyring)
+        return self._verifier.verify(record, caught_up=caught_up)
+
+    def original(self, record: Record) -> Record:
+        """The record that an operator has redriven, for one of the retry topic; any other as it is."""
+        return read_redrive(record, self._verifier) if record.topic == RETRY else record
+
+
+class Replay:
+    """Reads one lane from `head` on. `take` raises BadEntry and does not move; `resume_after` steps over."""
+
+    def __init__(self, head: Head, keyrings: Keyrings, lanes: int, *, chain_signatures: bool) -> None:
+        """`chain_signatures`: whether to verify each row's signature; the chain of hashes always is."""
+        self.head = head
+        self.verifier = LaneVerifier(keyrings, lanes)
+        self._chain_signatures = chain_signatures
+
+    @property
+    def keyrings(self) -> Keyrings:
+        return self.verifier.keyrings
+
+    def take(self, raw: bytes) -> Line:
+        """The line of the next entry. Raises BadEntry."""
+        entry = self._decoded(raw)
+        self._check_place(entry)
+        try:
+            event = self.verifier.verify(entry.record())
+        except (EventError, TrustError, KeyringError) as error:
+            raise BadEntry(f"the event {entry.event_id} does not verify: {error}", code=error.code) from error
+        except MalformedEntry as error:
+            raise BadEntry(error.message, code=error.code) from error
+        line = self._line(entry, event)
+        self._check_chain(line)
+        self.head = _after(self.head, entry)
+        return line
+
+    def resume_after(self, raw: bytes | None) -> None:
+        """Step over a bad entry, so that the ones behind it can be judged."""
+        head = self.head
+        try:
+            entry = decode(raw) if raw is not None else None
+        except MalformedEntry:
+            entry = None
+        if entry is not None and entry.position == head.size:
+            self.head = _after(head, entry)
+        else:
+            self.head = Head(head.lane, head.origin, head.size + 1, "?", 0)
+
+    def _decoded(self, raw: bytes) -> Entry:
+        try:
+            return decode(raw)
+        except MalformedEntry as error:
+            raise BadEntry(error.message, code=error.code) from error
+
+    def _check_place(self, entry: Entry) -> None:
+        head = self.head
+        if (entry.lane, entry.position) != (head.lane, head.size):
+            raise BadEntry(
+                f"expected entry {head.size} of lane {head.lane}; this is entry {entry.position} of lane {entry.lane}",
+                code="wrong_position",
+            )
+        if head.head_hash != "?" and entry.link.prev_hash != (head.head_hash or None):
+            raise BadEntry(
+                f"its previous hash is {entry.link.prev_hash}, the entry before has {head.head_hash or 'none'}",
+                code="broken_chain",
+            )
+        expected = max(entry.append_time_ms * 1000, head.last_ts_us + 1)
+        if head.head_hash != "?" and entry.link.ts_us != expected:
+            raise BadEntry(f"its time is {entry.link.ts_us} us, expected {expected}", code="bad_time")
+
+    def _line(self, entry: Entry, event: Event[Any]) -> Line:
+        try:
+            return line_of(entry, event)
+        except AiInfraError as error:
+            raise BadEntry(error.message, code=error.code) from error
+
+    def _check_chain(self, line: Line) -> None:
+        link = line.link
+        digest = kernel.chain_hash(line.payload, link.prev_hash)
+        if digest.hex() != link.hash:
+            raise BadEntry(f"its chain hash is {link.hash}, its payload gives {digest.hex()}", code="bad_chain_hash")
+        if link.id != line.event.id:
+            raise BadEntry(f"its chain row is about {link.id}, its event is {line.event.id}", code="broken_chain")
+        if self._chain_signatures:
+            check_chain_signature(self.keyrings, link.signer_id, digest, link.signature)
+
+
+def check_chain_signature(keyrings: Keyrings, signer_id: str, digest: bytes, signature: str) -> None:
+    """Raise BadEntry unless a chain key of the keyring signed the row."""
+    key = keyrings.latest.key_of(signer_id, CHAIN)
+    if key is None:
+        raise BadEntry(f"{signer_id!r} is no chain key of the keyring", code="unknown_chain_key")
+    try:
+        raw = base64.b64decode(signature, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if not verifies(digest, raw, key.public_key):
+        raise BadEntry(f"its chain row is not signed by {signer_id}", code="bad_chain_signature")
+
+
+def _after(head: Head, entry: Entry) -> Head:
+    return Head(head.lane, head.origin, entry.position + 1, entry.link.hash, entry.link.ts_us)

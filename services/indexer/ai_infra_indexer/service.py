@@ -1,0 +1,132 @@
+"""The indexer as a process: what it hears and says, and how its parts are put together."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+import structlog
+from confluent_kafka import Consumer
+
+from ai_infra.bus.kafka_config import group_config
+from ai_infra.bus.run import ServiceProcess
+from ai_infra.bus.topics import SERVICE_INPUTS, group_of, input_partitions
+from ai_infra.bus.transactions import TransactionalProducer
+from ai_infra.errors import AiInfraError
+from ai_infra.events.generated import AuditCheckpoint, AuditFinding
+from ai_infra.objects.store import ObjectStore
+from ai_infra.readmodel.connection import connect
+from ai_infra.readmodel.migrations import migrate
+from ai_infra.settings import Settings
+from ai_infra.trust.open import load_roots, open_audit_signer, open_chain_signer
+from ai_infra_indexer.archive import LaneArchive
+from ai_infra_indexer.companions import archive_companions
+from ai_infra_indexer.finality import Finality, FinalLane
+from ai_infra_indexer.inputs import Around
+from ai_infra_indexer.lane import Lane
+from ai_infra_indexer.loop import Indexer, placed
+from ai_infra_indexer.publish import Publisher, read_position
+from ai_infra_indexer.replay import LaneVerifier
+from ai_infra_indexer.store import Connection, read_offsets
+from ai_infra_indexer.taking import take
+
+log = structlog.get_logger(__name__)
+
+NAME: Final = "indexer"
+SAYS: Final = (AuditFinding, AuditCheckpoint)
+COMMITTED_SECONDS: Final = 30.0
+
+
+def main(settings: Settings, stop: threading.Event) -> int:
+    """Run the indexer until `stop` is set; returns its exit code. Raises what only a restart can mend."""
+    process = ServiceProcess(NAME, SAYS, settings)
+    try:
+        migrate(settings.database.url)
+        indexer = build(process)
+        process.checks.update(
+            {"loop": indexer.check_loop, "lanes": indexer.check_lanes, "finality": indexer.check_finality}
+        )
+        log.info("service up", service=NAME, origin=settings.log.origin, lanes=settings.log.lanes)
+        indexer.run(stop)
+    except AiInfraError as error:
+        log.error("service ends", service=NAME, code=error.code, why=str(error))
+        raise
+    finally:
+        process.close()
+    log.info("service stopped", service=NAME)
+    return 0
+
+
+def build(process: ServiceProcess) -> Indexer:
+    """The indexer of one process, ready to run."""
+    settings = process.settings
+    keyring = process.keyrings.latest
+    store = ObjectStore(settings)
+    archive_uri = f"s3://{settings.objects.archive_bucket}"
+    archive_companions(store, archive_uri, settings)
+    taker = Taker(process, store, archive_uri)
+
+    def make_producer() -> TransactionalProducer:
+        producer = TransactionalProducer(settings, service=NAME)
+        producer.initialise()
+        return producer
+
+    finality = Finality(
+        lambda: open_connection(settings),
+        Publisher(process.session, settings.log.origin),
+        make_producer,
+        interval_s=settings.log.checkpoint_interval_ms / 1000,
+    )
+    finality.start()
+    log.info("keys open", audit=taker.audit.key_id, chain=taker.chain.key_id, keyring=keyring.version)
+    config = {**group_config(settings, group_of(NAME)), "enable.partition.eof": True}
+    return Indexer(config, SERVICE_INPUTS[NAME], taker, finality, process.turn)
+
+
+def open_connection(settings: Settings) -> Connection:
+    """A connection on which every statement is a transaction of its own unless one is opened."""
+    return connect(settings.database.url, application="ai-infra indexer", autocommit=True)
+
+
+class Taker:
+    """Takes lanes for this process: from Postgres, archive and Kafka to a lane that can be worked."""
+
+    def __init__(self, process: ServiceProcess, store: ObjectStore, archive_uri: str) -> None:
+        settings = process.settings
+        self._settings = settings
+        self._process = process
+        self._store = store
+        self._archive_uri = archive_uri
+        self._roots = load_roots(settings)
+        self._around = Around(settings, process.broadcast)
+        self._connection: Connection | None = None
+        self.audit = open_audit_signer(settings, process.keyrings.latest)
+        self.chain = open_chain_signer(settings, process.keyrings.latest)
+
+    def __call__(self, consumer: Consumer, number: int) -> tuple[Lane, FinalLane]:
+        settings = self._settings
+        connection = self._open()
+        archive = LaneArchive(
+            self._store,
+            self._archive_uri,
+            settings.log.origin,
+            number,
+            self.audit,
+            retention_days=settings.objects.retention_days,
+        )
+        # First of all: it waits until no transaction of a predecessor is pending.
+        position = read_position(consumer, connection, number, timeout=COMMITTED_SECONDS)
+        keyring = self._process.keyrings.latest
+        taken = take(connection, archive, number, keyring=keyring, roots=self._roots, lanes=settings.log.lanes)
+        stored = read_offsets(connection, number)
+        sources = input_partitions(NAME, settings.log.lanes, number)
+        offsets = {**stored, **placed(stored, self._around.begins, sources)}
+        verifier = LaneVerifier(taken.keyrings, settings.log.lanes)
+        lane = Lane(connection, taken.head, offsets, verifier, self.chain, self._around)
+        final = FinalLane(number, archive, taken.edge, taken.edge_hash, taken.checkpoint, position)
+        return lane, final
+
+    def _open(self) -> Connection:
+        if self._connection is None or self._connection.closed or self._connection.broken:
+            self._connection = open_connection(self._settings)
+        return self._connection
