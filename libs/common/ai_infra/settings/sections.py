@@ -167,6 +167,9 @@ class Log(Section):
     hot_days: Annotated[int, Variables("AI_INFRA_HOT_DAYS")] = Field(
         default=90, ge=1, description="How long events stay in Postgres, days."
     )
+    checkpoint_interval_ms: Annotated[int, Variables("AI_INFRA_CHECKPOINT_INTERVAL_MS")] = Field(
+        default=1000, ge=10, le=600_000, description="How often a lane that has grown gets a checkpoint, milliseconds."
+    )
 
 
 class Keys(Section):
