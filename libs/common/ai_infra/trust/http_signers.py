@@ -11,7 +11,7 @@ import ssl
 from typing import Any, Final
 
 import httpx
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from ai_infra.errors import ConfigurationError
 from ai_infra.settings import Settings
@@ -58,7 +58,7 @@ class _Service:
         for attempt in Retrying(
             retry=retry_if_exception_type(SigningUnavailable),
             stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential_jitter(initial=0.1, max=2.0),
+            wait=wait_random_exponential(multiplier=0.1, max=1.0),
             reraise=True,
         ):
             with attempt:
