@@ -42,7 +42,7 @@ lint: setup
 	@.venv/bin/mypy $(PACKAGES)
 	@.venv/bin/lint-imports
 	@$(PY) -m ai_infra.events.generate --check
-	@git ls-files -z | xargs -0 .venv/bin/detect-secrets-hook --baseline .secrets.baseline
+	@git ls-files -z | xargs -0 -n 250 -P 2 .venv/bin/detect-secrets-hook --baseline .secrets.baseline
 
 unit: setup
 	@$(PY) -m pytest tests/unit
