@@ -93,7 +93,9 @@ def _headers() -> Iterator[Case]:
     )
     yield "malformed_event", "no-value", "A record without a value (a tombstone).", replace(cancel, value=None)
     long = '"' * 256
-    large = composed(replace(sample("job.status"), model="m" * 128), causes=[Cause(uuid(i), 7) for i in range(32)])
+    long_status = sample("job.status")
+    assert isinstance(long_status, JobStatus)
+    large = composed(replace(long_status, model="m" * 128), causes=[Cause(uuid(i), 7) for i in range(32)])
     yield (
         "malformed_event",
         "message-too-long",

@@ -93,6 +93,18 @@ def test_the_independent_reader_imports_nothing_of_ours() -> None:
     assert "from ai_infra" not in text
 
 
+def test_the_worked_example_of_the_document_is_the_vector_of_that_name() -> None:
+    vector = json.loads((VECTORS / "pass-worked-example.json").read_text(encoding="utf-8"))
+    page = (REPOSITORY / "docs" / "event-format.md").read_text(encoding="utf-8")
+    joined = page.split("## A worked example")[1].split("## Test vectors")[0].replace("\n", "")
+    headers = dict(vector["record"]["headers"])
+    delegation = bytes.fromhex(headers["delegation"])
+    expected = [vector["record"]["value"], headers["signature"], delegation[:64].hex(), delegation[64:].decode()]
+    expected += [vector["expect"]["statement"], vector["expect"]["event_hash"], vector["keys"]["orchestrator-1"]]
+    for part in expected:
+        assert part in joined
+
+
 def test_the_vectors_are_what_the_code_that_makes_them_says() -> None:
     assert stale() == {}, "the format has changed; if that is meant: python -m tests.conformance.make_event_vectors"
 

@@ -159,7 +159,11 @@ def test_a_body_of_exactly_48_kib_passes_and_one_byte_more_does_not() -> None:
     with pytest.raises(BodyTooLarge):
         decode_body("job.cancel_requested", raw + b"\0")
     with pytest.raises(BodyTooLarge):
-        unframe("job.cancel_requested", bytes(10) + raw + b"\0")
+        unframe("job.cancel_requested", frame(_cancel())[:10] + raw + b"\0")
+    known = {1: JobCancelRequested.SCHEMA_SHA256}
+    assert unframe("job.cancel_requested", b"\0\0\0\0\1" + raw, confluent=known.get)[1] == raw
+    with pytest.raises(BodyTooLarge):
+        unframe("job.cancel_requested", b"\0\0\0\0\1" + raw + b"\0", confluent=known.get)
 
 
 @pytest.mark.parametrize(

@@ -75,20 +75,25 @@ def frame(body: Body) -> bytes:
 
 def unframe(topic: str, value: bytes, *, confluent: ConfluentLookup | None = None) -> tuple[str, bytes]:
     """(schema's SHA-256, bare body) of a record's value in either framing. Raises UnknownSchema or BodyTooLarge."""
-    if len(value) > MAX_BODY_BYTES + _CRC_END:
-        raise BodyTooLarge(f"{topic}: expected a body of at most {MAX_BODY_BYTES} bytes; got {len(value)} with framing")
     if value[:2] == SINGLE_OBJECT and len(value) >= _CRC_END:
-        return by_crc64(topic, value[2:_CRC_END]), value[_CRC_END:]
-    if value[:1] == CONFLUENT and len(value) >= _CONFLUENT_END:
-        schema_id = int.from_bytes(value[1:_CONFLUENT_END], "big")
-        if confluent is None:
-            raise UnknownSchema(
-                f"expected single-object framing; got registry schema {schema_id}: set SCHEMA_REGISTRY_URL"
-            )
-        sha256 = confluent(schema_id)
-        if sha256 is None or topic_of(sha256) != topic:
-            raise UnknownSchema(f"expected a schema of {topic}; registry schema {schema_id} is none")
-        return sha256, value[_CONFLUENT_END:]
-    raise UnknownSchema(
-        f"expected a value that starts with C3 01 (single-object) or 00 (registry); got {value[:10].hex() or 'nothing'}"
-    )
+        sha256, body = by_crc64(topic, value[2:_CRC_END]), value[_CRC_END:]
+    elif value[:1] == CONFLUENT and len(value) >= _CONFLUENT_END:
+        sha256, body = _registered(topic, value, confluent), value[_CONFLUENT_END:]
+    else:
+        raise UnknownSchema(
+            "expected a value that starts with C3 01 (single-object) or 00 (registry); "
+            f"got {value[:10].hex() or 'nothing'}"
+        )
+    if len(body) > MAX_BODY_BYTES:
+        raise BodyTooLarge(f"{topic}: expected a body of at most {MAX_BODY_BYTES} bytes; got {len(body)}")
+    return sha256, body
+
+
+def _registered(topic: str, value: bytes, confluent: ConfluentLookup | None) -> str:
+    schema_id = int.from_bytes(value[1:_CONFLUENT_END], "big")
+    if confluent is None:
+        raise UnknownSchema(f"expected single-object framing; got registry schema {schema_id}: set SCHEMA_REGISTRY_URL")
+    sha256 = confluent(schema_id)
+    if sha256 is None or topic_of(sha256) != topic:
+        raise UnknownSchema(f"expected a schema of {topic}; registry schema {schema_id} is none")
+    return sha256
