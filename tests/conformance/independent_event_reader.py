@@ -2,8 +2,8 @@
 
     python independent_event_reader.py VECTORS_DIRECTORY SCHEMAS_DIRECTORY
 
-Reads every vector, judges the record as the document says, and compares. Exits 1 where one disagrees. It is here to
-show that the document is complete; it is not fast, and it must never be "fixed" by looking at our code.
+Judges every vector as the document says; exits 1 where one disagrees. It is here to show that the document is
+complete, and must never be "fixed" by looking at our code.
 """
 
 from __future__ import annotations
@@ -66,8 +66,7 @@ def parsing_canonical_form(schema: Any, namespace: str = "") -> str:
 
 def crc_64_avro(data: bytes) -> bytes:
     """Avro's specification, "Schema Fingerprints"; little-endian."""
-    empty = 0xC15D213AA4D7A795
-    fingerprint = empty
+    fingerprint = empty = 0xC15D213AA4D7A795
     for byte in data:
         entry = (fingerprint ^ byte) & 0xFF
         for _ in range(8):
@@ -200,7 +199,7 @@ def murmur2(data: bytes) -> int:
 def check_place(topic: str, raw: Any, partition: int, lanes: int) -> str:
     need(raw is not None and 1 <= len(raw) <= 128, "wrong_key", "no key, or a long one")
     try:
-        key = raw.decode("utf-8")
+        key = str(raw, "utf-8")
     except UnicodeDecodeError as error:
         raise Refused("bad_text", "key") from error
     model = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", key) is not None
@@ -349,8 +348,8 @@ def judge(vector: dict[str, Any], schemas: Schemas) -> dict[str, Any]:
     value = None if record["value"] is None else bytes.fromhex(record["value"])
     sha256 = h["ce_dataschema"].removeprefix("urn:ai-infra:schema:")
     schema, body = unframe(value, topic, schemas, vector["registry"], sha256)
-    copied = ("ce_dataschema", "ce_id", "ce_source", "ce_specversion", "ce_subject", "ce_time", "ce_type", "causes")
-    claims = {name: h[name] for name in (*copied, "epoch", "keyring", "prev", "producer", "seq", "signer")}
+    uncopied = ("content-type", "signature", "delegation")
+    claims = {name: value for name, value in h.items() if name not in uncopied}
     claims |= {
         "body_sha256": hashlib.sha256(body).hexdigest(),
         "content_type": h["content-type"],
