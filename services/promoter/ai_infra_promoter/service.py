@@ -61,11 +61,13 @@ def build(settings: Settings) -> Service:
         rules=RULES,
         records=RECORDS,
         work={
+            # One at a time each, so that of two requests the one asked first is, as a rule, decided first. Who needs to
+            # be sure of it says what they expect to serve.
             VERIFY_MANIFEST: WorkKind(
-                run=verification.run, args=ManifestQuestion, result=ManifestAnswer, slots=4, quick=True
+                run=verification.run, args=ManifestQuestion, result=ManifestAnswer, slots=1, quick=True
             ),
-            ASK_POLICY: WorkKind(run=policy.run, args=PolicyQuestion, result=PolicyAnswer, slots=4, quick=True),
-            SIGN_DECISION: WorkKind(run=signing.run, args=SigningQuestion, result=SigningAnswer, slots=4, quick=True),
+            ASK_POLICY: WorkKind(run=policy.run, args=PolicyQuestion, result=PolicyAnswer, slots=1, quick=True),
+            SIGN_DECISION: WorkKind(run=signing.run, args=SigningQuestion, result=SigningAnswer, slots=1, quick=True),
         },
         learn_keyrings=verification.learn,
     )
