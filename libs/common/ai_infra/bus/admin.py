@@ -7,7 +7,7 @@ was being done. It never reads or writes a record.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -206,7 +206,7 @@ class KafkaAdmin:
             return {}
         doing = f"reading the offsets of group {group}"
         with self._as_group(group, doing) as consumer:
-            answer = consumer.committed(wanted, timeout=self._timeout)
+            answer = self._patiently(lambda: consumer.committed(wanted, timeout=self._timeout))
         for tp in answer:
             if tp.error is not None:
                 raise unavailable(f"{doing} in {tp.topic}/{tp.partition}", tp.error)
@@ -219,7 +219,8 @@ class KafkaAdmin:
         doing = f"setting offsets of group {group}"
         with self._as_group(group, doing) as consumer:
             # The answer to whether the coordinator is there; a commit alone doesn't wait for it.
-            consumer.committed([TopicPartition(t, p) for t, p in list(offsets)[:1]], timeout=self._timeout)
+            first = [TopicPartition(t, p) for t, p in list(offsets)[:1]]
+            self._patiently(lambda: consumer.committed(first, timeout=self._timeout))
             answer = consumer.commit(
                 offsets=[TopicPartition(t, p, o) for (t, p), o in offsets.items()], asynchronous=False
             )
@@ -307,6 +308,17 @@ class KafkaAdmin:
             raise _group_error(group, cause) from None
         finally:
             consumer.close()
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Asks again while the group's coordinator is moving: a broker that has just started is still loading it."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                return ask()
+            except KafkaException as error:
+                if error.args[0].code() not in _COORDINATOR_MOVING or time.monotonic() > deadline:
+                    raise
+            time.sleep(_BETWEEN_ATTEMPTS)  # between two questions
 
     def _wait(self, future: Future[T], doing: str) -> T:
         try:
