@@ -11,16 +11,17 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from ai_infra.devstack.accounts import ELSEWHERE, unprivileged, within_reach
+from ai_infra.devstack.accounts import ELSEWHERE, may_enter, unprivileged, within_reach
 from ai_infra.devstack.exceptions import PartFailed, ToolMissing
 from ai_infra.devstack.part import Tool
 from ai_infra.devstack.ports import HOST, answers
-from ai_infra.devstack.processes import Launch
+from ai_infra.devstack.processes import Account, Launch
 from ai_infra.devstack.progress import Progress
 
 USER: Final = "ai_infra"
@@ -135,14 +136,7 @@ class Postgres:
         found = find_binaries()
         if found is None:
             raise ToolMissing(f"there is no Postgres server here: {self.tools()[0].advice}")
-        if self.account is None:
-            return found
-        reachable = within_reach(found.parent, self.account)
-        if reachable != found.parent and not reachable.exists():
-            shutil.copytree(
-                found.parent, reachable, symlinks=True
-            )  # a wheel in root's home, which others may not enter
-        return reachable / found.name
+        return found if self.account is None or may_enter(found, self.account) else _copied(found, self.account)
 
     def _forget_dead_server(self) -> None:
         """Remove the lock file of a killed server, which Postgres keeps to as long as its pid exists: as a zombie that
@@ -181,6 +175,26 @@ class Postgres:
 def find_binaries() -> Path | None:
     """The directory with `postgres` and `initdb`: on the PATH, else of the system, newest first, else of the wheel."""
     return next((place for place in _places() if (place / "postgres").exists() and (place / "initdb").exists()), None)
+
+
+def _copied(binaries: Path, account: Account) -> Path:
+    """The wheel's server where its user gets to: root's home, in which a clone may lie, is closed to others."""
+    site = binaries.parents[2]
+    parts = (Path(WHEEL) / binaries.parent.name, Path(f"{WHEEL}.libs"))  # the programs look for their libraries there
+    if not (site / parts[1]).is_dir():
+        raise ToolMissing(f"Postgres has to run as {account.name}, who may not enter {binaries}: install it elsewhere")
+    target = within_reach(site, account)
+    if not target.exists():
+        target.parent.mkdir(exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=target.parent))
+        for part in parts:
+            shutil.copytree(site / part, unfinished / part, symlinks=True)
+        unfinished.chmod(0o755)
+        try:
+            unfinished.rename(target)
+        except OSError:  # another set-up was quicker
+            shutil.rmtree(unfinished)
+    return target.joinpath(*binaries.parts[-3:])
 
 
 def _places() -> Iterator[Path]:
