@@ -19,7 +19,8 @@ _keys = st.text(st.characters(max_codepoint=0x7F))
 _integers = st.integers(-MAX_INTEGER, MAX_INTEGER)
 _values = st.recursive(
     st.none() | _texts | _integers,
-    lambda inner: st.lists(inner) | st.dictionaries(_keys, inner),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_keys, inner, max_size=4),
+    max_leaves=12,
 )
 
 

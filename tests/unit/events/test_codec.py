@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,8 +26,12 @@ from ai_infra.events.generated import (
     Resources,
 )
 
+# A few examples of each of the many topics: a fault of the codec shows in all of them. SOAK=1 looks longer.
+few = settings(
+    max_examples=200 if os.environ.get("SOAK") else 5, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=80)
+_texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
 _times = st.integers(-62_135_596_800_000, 253_402_300_799_999).map(lambda n: _EPOCH + timedelta(milliseconds=n))
 _SIMPLE: dict[str, st.SearchStrategy[Any]] = {
     "string": _texts,
@@ -43,9 +48,9 @@ def values(schema: Any, names: dict[str, Any]) -> st.SearchStrategy[Any]:
     if isinstance(schema, str):
         return _SIMPLE[schema] if schema in _SIMPLE else values(names[schema], names)
     if schema["type"] == "array":
-        return st.lists(values(schema["items"], names), max_size=4).map(tuple)
+        return st.lists(values(schema["items"], names), max_size=2).map(tuple)
     if schema["type"] == "map":
-        return st.dictionaries(_texts, values(schema["values"], names), max_size=4)
+        return st.dictionaries(_texts, values(schema["values"], names), max_size=2)
     if schema["type"] == "record":
         names[schema["name"]] = schema
         fields = {field["name"]: values(field["type"], names) for field in schema["fields"]}
@@ -72,39 +77,33 @@ def plain(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("topic", BODIES)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@few
 @given(st.data())
-def test_every_body_comes_back_as_it_was(topic: str, data: st.DataObject) -> None:
+def test_every_body_comes_back_as_it_was_and_reads_alike_elsewhere(topic: str, data: st.DataObject) -> None:
     body = data.draw(bodies(topic))
-    assert decode_body(topic, encode_body(body)) == body
-    sha256, raw = unframe(topic, frame(body))
-    assert (sha256, raw) == (body.SCHEMA_SHA256, encode_body(body))
+    raw = encode_body(body)
+    assert decode_body(topic, raw) == body
+    assert unframe(topic, frame(body)) == (body.SCHEMA_SHA256, raw)
 
-
-@pytest.mark.parametrize("topic", BODIES)
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data())
-def test_a_general_avro_library_reads_and_writes_the_same(topic: str, data: st.DataObject) -> None:
-    body = data.draw(bodies(topic))
+    # A general Avro library reads the same from our bytes, and we from its.
     schema = fastavro.parse_schema(json.loads(SCHEMAS[body.SCHEMA_SHA256]))
-    assert fastavro.schemaless_reader(io.BytesIO(encode_body(body)), schema, None) == plain(body)
+    assert fastavro.schemaless_reader(io.BytesIO(raw), schema, None) == plain(body)
     out = io.BytesIO()
     fastavro.schemaless_writer(out, schema, plain(body))
     assert decode_body(topic, out.getvalue()) == body
 
-
-@pytest.mark.parametrize("topic", BODIES)
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data())
-def test_every_body_has_a_json_form(topic: str, data: st.DataObject) -> None:
-    body = data.draw(bodies(topic))
     shown = body.to_dict()
     assert json.loads(json.dumps(shown)) == shown
     assert list(shown) == list(type(body).__slots__)
 
+    with pytest.raises(UndecodableBody):
+        decode_body(topic, raw[: data.draw(st.integers(0, len(raw) - 1))])
+    with pytest.raises(UndecodableBody):
+        decode_body(topic, raw + b"\0")
+
 
 @pytest.mark.parametrize("topic", BODIES)
-@settings(max_examples=30, deadline=None)
+@few
 @given(st.binary(max_size=300))
 def test_random_bytes_are_read_or_refused_but_never_crash(topic: str, raw: bytes) -> None:
     try:
@@ -112,17 +111,6 @@ def test_random_bytes_are_read_or_refused_but_never_crash(topic: str, raw: bytes
     except (UndecodableBody, BadText):
         return
     assert decode_body(topic, encode_body(body)) == body
-
-
-@pytest.mark.parametrize("topic", BODIES)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data())
-def test_a_body_cut_short_or_followed_by_more_is_refused(topic: str, data: st.DataObject) -> None:
-    raw = encode_body(data.draw(bodies(topic)))
-    with pytest.raises(UndecodableBody):
-        decode_body(topic, raw[: data.draw(st.integers(0, len(raw) - 1))])
-    with pytest.raises(UndecodableBody):
-        decode_body(topic, raw + b"\0")
 
 
 def _cancel(**changes: Any) -> JobCancelRequested:
