@@ -40,7 +40,8 @@ class World:
     model: str = "digits"
     sessions: dict[str, Session] = field(default_factory=dict)
     counters: dict[tuple[str, int], tuple[int, str | None]] = field(default_factory=dict)
-    offsets: Any = field(default_factory=lambda: itertools.count())
+    offsets: Any = field(default_factory=itertools.count)
+    epoch: int = 1
     clock: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
 
     @property
@@ -86,7 +87,7 @@ class World:
             delegation=session.delegation,
             sign=session.sign,
             producer=f"{who}/{lane}" if counted else None,
-            epoch=1 if counted else None,
+            epoch=self.epoch if counted else None,
             seq=seq + 1 if counted else None,
             prev=prev if counted else None,
             causes=[c if isinstance(c, Cause) else Cause(c.id, c.lane) for c in causes],
@@ -134,7 +135,9 @@ class World:
             "model": self.model,
             "template": "https://example.org/templates/sklearn/v1",
             "code_ref": "git+file:///repo@0123456789abcdef#train.py",
-            "dataset_refs": (g.DatasetRef(id="digits", checksum=f"sha256:{'a' * 64}", version="1", uri="s3://d/digits"),),
+            "dataset_refs": (
+                g.DatasetRef(id="digits", checksum=f"sha256:{'a' * 64}", version="1", uri="s3://d/digits"),
+            ),
             "hyperparams_json": '{"depth":3}',
             "seed": 7,
             "training_cmd": ("python", "train.py"),
@@ -177,7 +180,9 @@ class World:
                 signer_id="manifest-1", signature="c2ln", ts=_START, envelope="{}"
             ),
             "code_ref": "git+file:///repo@0123456789abcdef#train.py",
-            "dataset_refs": (g.DatasetRef(id="digits", checksum=f"sha256:{'a' * 64}", version="1", uri="s3://d/digits"),),
+            "dataset_refs": (
+                g.DatasetRef(id="digits", checksum=f"sha256:{'a' * 64}", version="1", uri="s3://d/digits"),
+            ),
             "parent_artifacts": (),
             "input_checksum": "d" * 64,
             "builder_id": "https://example.org/builders/trainer",

@@ -1,0 +1,222 @@
+"""A lane as Postgres shows it: its rows by themselves, and against the archive's checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import dict_row
+
+from ai_infra.objects.exceptions import ObjectsError, ObjectsUnavailable
+from ai_infra.tlog.exceptions import TlogError
+from ai_infra.trust.keyring import Roots
+from ai_infra.trust.keyrings import Keyrings
+from ai_infra_indexer import kernel
+from ai_infra_indexer.archived import ArchivedLane
+from ai_infra_indexer.audit.report import LaneReport, Progress
+from ai_infra_indexer.replay import BadEntry, Replay
+from ai_infra_indexer.sequence import Head, Line
+from ai_infra_indexer.store import Connection
+
+_CHUNK: Final = 1_024
+_ROWS: Final = """
+SELECT e.*, a.position IS NOT NULL AS chained, a.id, a.event_type, a.payload::text AS payload, a.prev_hash, a.hash,
+       a.signature, a.signer_id, a.ts, a.created_at, a.metadata::text AS metadata, a.version
+FROM entries e LEFT JOIN audit_events a ON a.lane = e.lane AND a.position = e.position
+WHERE e.lane = %s ORDER BY e.position
+"""
+
+
+def audit_postgres(
+    connection: Connection,
+    lane: int,
+    origin: str,
+    roots: Roots,
+    lanes: int,
+    *,
+    archived: ArchivedLane | None = None,
+    progress: Progress = lambda _: None,
+) -> LaneReport:
+    """Verify one lane's rows: each entry, its columns, its chain row; with `archived` also that both tell the same.
+
+    Reads one snapshot. Raises what Postgres raises, and ObjectsUnavailable.
+    """
+    began = time.monotonic()
+    report = LaneReport(lane, "postgres")
+    replay = Replay(Head(lane, origin), Keyrings(roots), lanes, chain_signatures=True)
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        head = connection.execute("SELECT size, head_hash FROM lanes WHERE lane = %s", (lane,)).fetchone()
+        if head is None:
+            report.add(None, "no_lane", f"lane {lane} is not in the database")
+            return report
+        comparison = _Comparison(archived, report)
+        for rows in _chunks(connection, lane):
+            for row in rows:
+                _check_row(replay, row, report)
+                comparison.take(row["position"], bytes(row["entry"]))
+            progress(len(rows))
+        stray = connection.execute(
+            "SELECT a.position FROM audit_events a LEFT JOIN entries e ON e.lane = a.lane AND e.position = a.position "
+            "WHERE a.lane = %s AND e.position IS NULL ORDER BY a.position",
+            (lane,),
+        ).fetchall()
+    for (position,) in stray:
+        report.add(position, "stray_chain_row", "audit_events has a row that no entry belongs to")
+    report.entries = replay.head.size
+    report.keyring_version = replay.keyrings.latest_version
+    if (head[0], head[1]) != (replay.head.size, replay.head.head_hash):
+        report.add(
+            None,
+            "wrong_head",
+            f"the lane's head says {head[0]} entries and hash {head[1]}, its rows end at {replay.head.size} with "
+            f"{replay.head.head_hash}",
+        )
+    comparison.end(replay)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _chunks(connection: Connection, lane: int) -> Iterator[list[dict[str, Any]]]:
+    with psycopg.ServerCursor(connection, f"audit_{lane}", row_factory=dict_row) as cursor:
+        cursor.itersize = _CHUNK
+        cursor.execute(_ROWS, (lane,))
+        while rows := cursor.fetchmany(_CHUNK):
+            yield rows
+
+
+def _check_row(replay: Replay, row: Mapping[str, Any], report: LaneReport) -> None:
+    while replay.head.size < row["position"]:
+        report.add(replay.head.size, "missing_row", "entries has no row at this position")
+        replay.resume_after(None)
+    position, raw = row["position"], bytes(row["entry"])
+    try:
+        line = replay.take(raw)
+    except BadEntry as error:
+        report.add(position, error.code, error.message)
+        replay.resume_after(raw)
+        return
+    report.note(position, line.event)
+    _check_columns(line, row, report)
+    _check_chain_row(line, row, report)
+
+
+def _check_columns(line: Line, row: Mapping[str, Any], report: LaneReport) -> None:
+    event = line.event
+    expected: dict[str, Any] = {
+        "event_id": event.id,
+        "type": event.type,
+        "model": (event.record.key or b"").decode(),
+        "subject": event.subject,
+        "signer": event.signer,
+        "principal": event.principal,
+        "producer": event.producer,
+        "epoch": event.epoch,
+        "seq": event.seq,
+        "event_hash": event.hash,
+        "event_time": event.time,
+        "append_time": event.append_time,
+        "kafka_partition": event.record.partition,
+        "kafka_offset": event.record.offset,
+        "causes": [cause.id for cause in event.causes],
+    }
+    _compare("entries", expected, row, line.position, report)
+
+
+def _check_chain_row(line: Line, row: Mapping[str, Any], report: LaneReport) -> None:
+    if not row["chained"]:
+        report.add(line.position, "missing_chain_row", "audit_events has no row at this position")
+        return
+    link = line.link
+    ts = kernel.when(link.ts_us)
+    metadata = kernel.metadata(report.lane, line.position, _origin(row), line.event.type).decode()
+    expected: dict[str, Any] = {
+        "id": link.id,
+        "event_type": line.event.type,
+        "payload": line.payload.decode(),
+        "prev_hash": link.prev_hash,
+        "hash": link.hash,
+        "signature": link.signature,
+        "signer_id": link.signer_id,
+        "ts": ts,
+        "created_at": ts,
+        "metadata": metadata,
+        "version": kernel.AUDIT_EVENT_VERSION,
+    }
+    _compare("audit_events", expected, row, line.position, report)
+
+
+def _origin(row: Mapping[str, Any]) -> str:
+    """The metadata's own origin: it is no part of what was signed, so it is only compared with the lane's name."""
+    import orjson
+
+    try:
+        return str(orjson.loads(row["metadata"])["origin"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return ""
+
+
+def _compare(
+    table: str, expected: Mapping[str, Any], row: Mapping[str, Any], position: int, report: LaneReport
+) -> None:
+    for column, value in expected.items():
+        found = row[column]
+        if column == "event_id":
+            found = str(found)
+        elif column == "causes":
+            found = [str(cause) for cause in found]
+        if found != value:
+            shown, wanted = _short(found), _short(value)
+            report.add(position, "changed_row", f"{table}.{column} is {shown}; the entry says {wanted}")
+
+
+def _short(value: Any) -> str:
+    text = value.isoformat() if isinstance(value, datetime) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+class _Comparison:
+    """Postgres against the archive, bundle by bundle, up to the checkpoint."""
+
+    def __init__(self, archived: ArchivedLane | None, report: LaneReport) -> None:
+        self._archived = archived
+        self._report = report
+        self._note = archived.note() if archived is not None else None
+        self._size = 0
+        if archived is not None and self._note is not None:
+            try:
+                self._size = archived.claimed_size(self._note)
+            except (TlogError, UnicodeDecodeError) as error:
+                report.add(None, "bad_checkpoint", f"the archive's checkpoint can't be read: {error}")
+        self._first = 0
+        self._bundle: Sequence[bytes] = ()
+
+    def take(self, position: int, raw: bytes) -> None:
+        if self._archived is None or position >= self._size:
+            return
+        if not self._first <= position < self._first + len(self._bundle):
+            try:
+                [(self._first, self._bundle)] = self._archived.bundles(position, min(self._size, (position | 255) + 1))
+            except ObjectsUnavailable:
+                raise
+            except (ObjectsError, TlogError):
+                self._first, self._bundle = position, ()
+                return  # the audit of the archive names what is wrong there
+        at = position - self._first
+        if at < len(self._bundle) and self._bundle[at] != raw:
+            self._report.add(position, "differs_from_archive", "the entry in Postgres is not the archived one")
+
+    def end(self, replay: Replay) -> None:
+        if self._archived is None or self._note is None:
+            return
+        if replay.head.size < self._size:
+            self._report.add(
+                None,
+                "behind_archive",
+                f"Postgres has {replay.head.size} entries, the archive's checkpoint covers {self._size}: restart the "
+                "indexer, which fills it up, or rebuild",
+            )
+        self._report.checkpoint_size = self._size

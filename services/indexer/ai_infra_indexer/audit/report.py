@@ -1,0 +1,77 @@
+"""What an audit found: one report a lane and source, one problem a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ai_infra.events.event import Event
+from ai_infra.events.generated import ArtifactRegistered
+
+Progress = Callable[[int], None]
+"""Told the number of entries that were looked at."""
+
+MAX_PROBLEMS: Final = 1_000  # of one lane and source: a log that is wholly wrong need not be told entry by entry
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it should be, and where."""
+
+    lane: int | None
+    source: str
+    """archive, postgres or bucket."""
+    position: int | None
+    """Position in the lane's log; None where it is about the whole lane."""
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredBytes:
+    """An object whose SHA-256 the log vouches for."""
+
+    lane: int
+    position: int
+    what: str
+    uri: str
+    sha256: str
+
+
+@dataclass(slots=True)
+class LaneReport:
+    """One lane as one source shows it."""
+
+    lane: int
+    source: str
+    entries: int = 0
+    checkpoint_size: int | None = None
+    root: str | None = None
+    keyring_version: int = 0
+    seconds: float = 0.0
+    problems: list[Problem] = field(default_factory=list)
+    registered: list[RegisteredBytes] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def add(self, position: int | None, code: str, detail: str) -> None:
+        """Name a problem. Beyond a bound they are only known to be more."""
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Problem(self.lane, self.source, position, code, detail))
+        elif len(self.problems) == MAX_PROBLEMS:
+            self.problems.append(Problem(self.lane, self.source, None, "more", "and more problems of this lane"))
+
+    def note(self, position: int, event: Event[Any]) -> None:
+        """Remember what a registration vouches for."""
+        body = event.body
+        if isinstance(body, ArtifactRegistered):
+            artifact = f"artifact {body.artifact_id}"
+            self.registered += [
+                RegisteredBytes(self.lane, position, artifact, body.artifact_uri, body.artifact_sha256),
+                RegisteredBytes(
+                    self.lane, position, f"manifest of {artifact}", body.manifest_uri, body.manifest_sha256
+                ),
+            ]

@@ -1,0 +1,184 @@
+"""Live = rebuilt: every table of the projection and the log, row for row, lane by lane, at one vector of lane sizes.
+
+The live database is read in one snapshot, which fixes the sizes; the rebuilt one is filled from the archive to exactly
+those. Tables are compared by SHA-256 over their rows in the order of their keys; where two differ, the rows are named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from ai_infra.readmodel.connection import connect
+from ai_infra_indexer.store import Connection
+
+MAX_DIFFERENCES: Final = 20  # rows of one lane and table that are named
+# Where reading goes on, and how far the steps behind the log got, belong to the indexer that runs, not to the log.
+_NOT_COMPARED: Final = frozenset({"lane_offsets", "lane_progress"})
+
+_TABLES: Final = """
+SELECT c.relname, array_agg(a.attname ORDER BY array_position(i.indkey::int2[], a.attnum))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = 'public'
+JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY(i.indkey)
+WHERE c.relkind IN ('r', 'p') AND EXISTS (
+    SELECT 1 FROM pg_attribute l WHERE l.attrelid = c.oid AND l.attname = 'lane' AND NOT l.attisdropped)
+GROUP BY c.relname ORDER BY c.relname
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TableDigest:
+    """One lane of one table."""
+
+    table: str
+    lane: int
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A row that is not the same, or is only on one side."""
+
+    table: str
+    lane: int
+    key: Mapping[str, Any]
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One lane of one table on both sides."""
+
+    table: str
+    lane: int
+    live_rows: int
+    rebuilt_rows: int
+    sha256: str
+    equal: bool
+
+
+@contextmanager
+def snapshot(url: str) -> Iterator[Connection]:
+    """One moment of a database, read only."""
+    with connect(url, application="ai-infra parity", autocommit=True) as connection, connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        connection.execute("SELECT 1")  # the snapshot is taken by the first query
+        yield connection
+
+
+def sizes(connection: Connection) -> dict[int, int]:
+    """Entries by lane."""
+    return dict(connection.execute("SELECT lane, size FROM lanes ORDER BY lane").fetchall())
+
+
+def tables(connection: Connection) -> dict[str, list[str]]:
+    """Tables that belong to lanes, with the columns of their keys."""
+    return {name: key for name, key in connection.execute(_TABLES) if name not in _NOT_COMPARED}
+
+
+def compare(live: Connection, rebuilt: Connection) -> tuple[list[Comparison], list[Difference]]:
+    """Every table and lane of both."""
+    keys = tables(live)
+    comparisons: list[Comparison] = []
+    differences: list[Difference] = []
+    for table in sorted(keys.keys() | tables(rebuilt).keys()):
+        if table not in keys:
+            continue
+        for lane in sizes(live):
+            ours, theirs = digest(live, table, keys[table], lane), digest(rebuilt, table, keys[table], lane)
+            equal = ours == theirs
+            comparisons.append(Comparison(table, lane, ours.rows, theirs.rows, ours.sha256, equal))
+            if not equal:
+                differences += diff(live, rebuilt, table, keys[table], lane)
+    return comparisons, differences
+
+
+def digest(connection: Connection, table: str, key: list[str], lane: int) -> TableDigest:
+    """SHA-256 over the rows as COPY writes them, in the order of their key."""
+    hashed, rows = hashlib.sha256(), 0
+    query = sql.SQL("COPY ({}) TO STDOUT").format(_ordered(connection, table, key, lane))
+    with connection.cursor() as cursor, cursor.copy(query) as copy:
+        for block in copy:
+            data = bytes(block)
+            hashed.update(data)
+            rows += data.count(b"\n")
+    return TableDigest(table, lane, rows, hashed.hexdigest())
+
+
+def diff(live: Connection, rebuilt: Connection, table: str, key: list[str], lane: int) -> list[Difference]:
+    """The first rows that differ, by key and column."""
+    found: list[Difference] = []
+    pairs = _merged(_rows(live, table, key, lane), _rows(rebuilt, table, key, lane), key)
+    for ours, theirs in pairs:
+        if ours == theirs:
+            continue
+        row = ours if ours is not None else theirs or {}
+        if ours is None:
+            what = "is in the rebuilt database only"
+        elif theirs is None:
+            what = "is in the live database only"
+        else:
+            columns = [c for c in ours if ours[c] != theirs[c]]
+            what = "; ".join(f"{c} is {_short(ours[c])} live, {_short(theirs[c])} rebuilt" for c in columns)
+        found.append(Difference(table, lane, {k: row[k] for k in key}, what))
+        if len(found) == MAX_DIFFERENCES:
+            break
+    return found
+
+
+def _columns(connection: Connection, table: str) -> list[str]:
+    rows = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped "
+        "ORDER BY attname",
+        (table,),
+    )
+    return [name for (name,) in rows]
+
+
+def _ordered(connection: Connection, table: str, key: list[str], lane: int) -> sql.Composed:
+    """The rows as text, columns by name: the same whatever the history of the table's definition was. Byte order, so
+    that two servers with other collations order alike."""
+    columns = _columns(connection, table)
+    return sql.SQL("SELECT {} FROM {} WHERE lane = {} ORDER BY {}").format(
+        sql.SQL(", ").join(sql.SQL("{0}::text AS {0}").format(sql.Identifier(c)) for c in columns),
+        sql.Identifier(table),
+        sql.Literal(lane),
+        sql.SQL(", ").join(sql.SQL('{}::text COLLATE "C"').format(sql.Identifier(table, k)) for k in key),
+    )
+
+
+def _rows(connection: Connection, table: str, key: list[str], lane: int) -> Iterator[dict[str, Any]]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        yield from cursor.execute(_ordered(connection, table, key, lane))
+
+
+def _merged(
+    ours: Iterator[dict[str, Any]], theirs: Iterator[dict[str, Any]], key: list[str]
+) -> Iterator[tuple[dict[str, Any] | None, dict[str, Any] | None]]:
+    """Both sides by key, in step."""
+    left, right = next(ours, None), next(theirs, None)
+    while left is not None or right is not None:
+        a = None if left is None else [left[k].encode() for k in key]
+        b = None if right is None else [right[k].encode() for k in key]
+        if b is None or (a is not None and a < b):
+            yield left, None
+            left = next(ours, None)
+        elif a is None or b < a:
+            yield None, right
+            right = next(theirs, None)
+        else:
+            yield left, right
+            left, right = next(ours, None), next(theirs, None)
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else repr(str(value))
+    return text if len(text) <= 80 else f"{text[:77]}..."
