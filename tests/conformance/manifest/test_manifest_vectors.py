@@ -139,6 +139,11 @@ def vectors() -> dict[str, Any]:
     return found
 
 
+def independently(path: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(HERE / "independent.py"), str(path)]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
 def test_our_bytes_are_those_of_the_vectors() -> None:
     assert made() == vectors()
 
@@ -147,9 +152,7 @@ def test_a_reading_that_uses_nothing_of_ours_agrees() -> None:
     source = (HERE / "independent.py").read_text()
     assert "import ai_infra" not in source
     assert "from ai_infra" not in source
-    checked = subprocess.run(
-        [sys.executable, str(HERE / "independent.py"), str(HERE / "vectors.json")], capture_output=True, text=True
-    )
+    checked = independently(HERE / "vectors.json")
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
@@ -160,7 +163,5 @@ def test_a_reading_that_uses_nothing_of_ours_finds_a_changed_statement(name: str
     other = dataclasses.replace(envelope, payload=envelope.payload.replace(b"c" * 64, b"a" * 64))
     assert other != envelope
     (tmp_path / "vectors.json").write_text(json.dumps(changed | {name: other.to_text()}))
-    checked = subprocess.run(
-        [sys.executable, str(HERE / "independent.py"), str(tmp_path / "vectors.json")], capture_output=True, text=True
-    )
+    checked = independently(tmp_path / "vectors.json")
     assert checked.returncode != 0
