@@ -332,6 +332,11 @@ class ServiceSettings(Section):
     replica: Annotated[int, Variables("AI_INFRA_REPLICA")] = Field(
         default=0, ge=0, description="Number of this replica, for logs and metrics."
     )
+    urls: Annotated[CommaSeparated, Variables("AI_INFRA_SERVICE_URLS")] = Field(
+        default=(),
+        description="Where `ai-infra status` finds running replicas, comma-separated `<service>=<url>`; those of the "
+        "stack on this machine are known without it.",
+    )
 
 
 class Telemetry(Section):
