@@ -28,15 +28,22 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+Cut = Callable[[int, int, bytes], bool]
+
+
+def never(sent: int, answered: int, data: bytes) -> bool:
+    return False
+
+
 class Wire:
-    """A TCP proxy that breaks connections: `cut(sent, answered)` says when, by the bytes that went each way."""
+    """A TCP proxy that breaks connections: `cut(sent, answered, data)` says when, by the bytes that went each way."""
 
     def __init__(self, endpoint: str) -> None:
         target = urlsplit(endpoint)
         self._target = (target.hostname or "", target.port or 80)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.cut: Callable[[int, int], bool] = lambda sent, answered: False
+        self.cut: Cut = never
         self.connections = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -56,7 +63,7 @@ class Wire:
         try:
             while data := source.recv(65_536):
                 counts[way] += len(data)
-                if self.cut(*counts):
+                if self.cut(*counts, data):
                     break
                 sink.sendall(data)
         except OSError:
@@ -84,12 +91,12 @@ def wired(own: Settings, wire: Wire, changed: Callable[..., Settings]) -> Iterat
         yield opened
 
 
-def once(condition: Callable[[int, int], bool]) -> Callable[[int, int], bool]:
+def once(condition: Cut) -> Cut:
     """Cut the first connection for which the condition holds, and no other."""
     done = threading.Event()
 
-    def cut(sent: int, answered: int) -> bool:
-        if not done.is_set() and condition(sent, answered):
+    def cut(sent: int, answered: int, data: bytes) -> bool:
+        if not done.is_set() and condition(sent, answered, data):
             done.set()
             return True
         return False
@@ -100,11 +107,11 @@ def once(condition: Callable[[int, int], bool]) -> Callable[[int, int], bool]:
 def test_a_put_whose_answer_got_lost_is_recognised_as_done(
     wired: ObjectStore, wire: Wire, store: ObjectStore, at: Callable[[str], str]
 ) -> None:
-    wire.cut = once(lambda sent, answered: answered > 0)
+    wire.cut = once(lambda sent, answered, _: answered > 0)
     assert wired.put_once(at("a"), b"hello").sha256 == sha256(b"hello")
     assert len(list(store.versions(at("a")))) == 1
     etag = store.put_if_match(at("checkpoint"), b"1", None).etag
-    wire.cut = once(lambda sent, answered: answered > 0)
+    wire.cut = once(lambda sent, answered, _: answered > 0)
     moved = wired.put_if_match(at("checkpoint"), b"2", etag)
     assert store.read(at("checkpoint")).etag == moved.etag
     assert len(list(store.versions(at("checkpoint")))) == 2
@@ -115,7 +122,7 @@ def test_a_connection_that_breaks_while_an_object_is_read_is_resumed_where_it_br
 ) -> None:
     data = os.urandom(8 << 20)
     store.put_once(at("a"), data)
-    wire.cut = once(lambda sent, answered: answered > 3 << 20)
+    wire.cut = once(lambda sent, answered, _: answered > 3 << 20)
     assert wired.stream_sha256(at("a")) == Digest(sha256(data), len(data))
     assert wire.connections >= 2
 
@@ -126,7 +133,7 @@ def test_a_resumed_read_never_mixes_two_versions(
     old, new = os.urandom(8 << 20), os.urandom(8 << 20)
     etag = store.put_if_match(at("a"), old, None).etag
 
-    def overwrite(sent: int, answered: int) -> bool:
+    def overwrite(sent: int, answered: int, _: bytes) -> bool:
         if answered <= 3 << 20:
             return False
         store.put_if_match(at("a"), new, etag)
@@ -141,7 +148,7 @@ def test_a_server_that_breaks_off_every_time_is_unavailable_and_said_so(
     wired: ObjectStore, wire: Wire, store: ObjectStore, at: Callable[[str], str], tmp_path: Path
 ) -> None:
     store.put_once(at("a"), os.urandom(1 << 20))
-    wire.cut = lambda sent, answered: answered > 600
+    wire.cut = lambda sent, answered, _: answered > 600
     with pytest.raises(ObjectsUnavailable):
         wired.download(at("a"), tmp_path / "a", None)
     assert list(tmp_path.iterdir()) == []
@@ -152,12 +159,22 @@ def test_a_large_upload_that_breaks_leaves_nothing_visible(
 ) -> None:
     file = tmp_path / "large"
     file.write_bytes(os.urandom(PART_BYTES + 1))
-    wire.cut = lambda sent, answered: sent > 1 << 20
+    wire.cut = lambda sent, answered, _: sent > 1 << 20
     with pytest.raises(ObjectsUnavailable):
         wired.put_once(at("large"), file)
     assert not store.exists(at("large"))
-    wire.cut = lambda sent, answered: False
+    wire.cut = never
     assert wired.put_once(at("large"), file).created
+
+
+def test_a_large_upload_whose_last_answer_got_lost_is_recognised_as_done(
+    wired: ObjectStore, wire: Wire, store: ObjectStore, at: Callable[[str], str], tmp_path: Path
+) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(os.urandom(PART_BYTES + 1))
+    wire.cut = once(lambda sent, answered, data: b"CompleteMultipartUploadResult" in data)
+    assert wired.put_once(at("large"), file).sha256 == sha256(file.read_bytes())
+    assert len(list(store.versions(at("large")))) == 1
 
 
 def test_a_server_that_is_not_there_is_unavailable_within_seconds(

@@ -160,8 +160,12 @@ class ObjectStore:
             return self._same(target.location, found, target.lock)
         try:
             etag, version_id, found = put_parts(self.client, target, path, expected_sha256)
-        except Conflict:
-            return self._same(target.location, file_digest(path), target.lock)
+        except (Conflict, NotFound) as error:
+            # NotFound: the upload is gone, because its end was sent twice and the first answer got lost.
+            try:
+                return self._same(target.location, file_digest(path), target.lock)
+            except NotFound:
+                raise error from None
         return Stored(uri, found.sha256, found.bytes, version_id, etag, created=True)
 
     def _same(self, location: Location, wanted: Digest, lock: Lock | None) -> Stored:
