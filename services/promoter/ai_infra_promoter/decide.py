@@ -36,8 +36,8 @@ from ai_infra_promoter.facts import (
     learn_evaluation,
     learn_revocation,
     revocation,
-    threshold_of,
 )
+from ai_infra_promoter.policy import threshold_of
 from ai_infra_promoter.questions import (
     ASK_POLICY,
     SIGN_DECISION,
@@ -205,7 +205,7 @@ def _on_manifest(answer: Answer, promotion: Promotion, done: Done, context: Cont
         manifest_signature_id=done.args.manifest_signature_id,
         evaluation_id=facts.evaluation.evaluation_id if facts.evaluation else None,
         score_e6=facts.evaluation.score_e6 if facts.evaluation else None,
-        threshold_e6=threshold_of(context.policy.document, promotion),
+        threshold_e6=threshold_of(context.policy.document, promotion.env),
         served_before=facts.served_before,
         facts=facts.causes,
         tries=done.args.tries,

@@ -13,13 +13,13 @@ from ai_infra.bus.decision import Context, Timer, Work
 from ai_infra.events.event import Cause
 from ai_infra.events.generated import PromotionDecided, PromotionKind, PromotionStatus, Reason
 from ai_infra_promoter.answer import Answer
-from ai_infra_promoter.facts import facts_for, revocation, target, wait_seconds
+from ai_infra_promoter.facts import facts_for, revocation, target
+from ai_infra_promoter.policy import wait_seconds
 from ai_infra_promoter.questions import SIGN_DECISION, VERIFY_MANIFEST, ManifestQuestion, SigningQuestion
 from ai_infra_promoter.requests import expired
 from ai_infra_promoter.state import KnownArtifact, Promotion, PromotionsAbout, key
 from ai_infra_promoter.steps import later_step, may_follow, refusal
 
-WAIT_FOR_FACTS_S: Final = 30  # topics of a lane are read within seconds of each other, restarts of a service included
 LONGEST_PAUSE_S: Final = 60  # between two tries of something that doesn't answer
 
 
@@ -128,7 +128,7 @@ def pause(tries: int, context: Context) -> datetime:
 
 def _wait(answer: Answer, promotion: Promotion, missing: tuple[Reason, ...], context: Context) -> Promotion:
     if not promotion.waiting:
-        until = context.now + timedelta(seconds=wait_seconds(context.policy.document, WAIT_FOR_FACTS_S))
+        until = context.now + timedelta(seconds=wait_seconds(context.policy.document))
         if promotion.not_after is not None:
             until = min(until, promotion.not_after)
         answer.set_timer(Timer(_facts_timer(promotion), until))

@@ -7,7 +7,7 @@ requester saw may not have been heard here yet. So a promotion waits for facts, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from ai_infra.bus.decision import Put, Refuse, StateView
 from ai_infra.events.event import Cause, Event
@@ -219,27 +219,10 @@ def revocation(state: StateView, promotion: Promotion) -> tuple[Reason, ...]:
     return (_reason("artifact_revoked", f"artifact {promotion.artifact_id} was revoked: {found.reason}"),)
 
 
-def threshold_of(document: Any, promotion: Promotion) -> int | None:
-    """The environment's threshold in the policy (`promotion.min_score_e6.<env>`), millionths; None: not set."""
-    found = _section(_section(document, "promotion"), "min_score_e6").get(promotion.env.value)
-    return found if isinstance(found, int) else None
-
-
-def wait_seconds(document: Any, default: int) -> int:
-    """How long a promotion waits for facts (`promotion.wait_for_facts_s`), seconds."""
-    found = _section(document, "promotion").get("wait_for_facts_s")
-    return found if isinstance(found, int) and 0 <= found <= 86_400 else default
-
-
 def check_id(name: str, value: str | None) -> None:
     """Raises `Refuse` for what cannot be an id: it goes into what the promotion key signs, which has little room."""
     if value is not None and (len(value.encode()) > MAX_ID_BYTES or "/" in value):
         raise Refuse(_reason(f"bad_{name}", f"expected at most {MAX_ID_BYTES} bytes without '/', got {value[:200]!r}"))
-
-
-def _section(document: Any, name: str) -> Any:
-    found = document.get(name, {})
-    return found if hasattr(found, "get") else {}
 
 
 def _evaluation(evaluations: Evaluations | None, wanted: str | None) -> EvaluationFact | None:

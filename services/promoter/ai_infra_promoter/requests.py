@@ -10,7 +10,6 @@ from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.codec import encode_body
 from ai_infra.events.event import Cause, Event
 from ai_infra.events.generated import (
-    Environment,
     PromotionKind,
     PromotionRequested,
     PromotionStatus,
@@ -18,10 +17,10 @@ from ai_infra.events.generated import (
     RollbackRequested,
 )
 from ai_infra_promoter.facts import check_id
+from ai_infra_promoter.policy import ENVIRONMENTS
 from ai_infra_promoter.state import IdempotencyKey, Promotion, key
 
 Request = PromotionRequested | RollbackRequested
-ENVIRONMENTS: Final = (Environment.DEV, Environment.STAGING, Environment.PROD)
 
 _IDS: Final = (
     "promotion_id",
