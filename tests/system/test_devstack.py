@@ -175,6 +175,31 @@ def test_the_keyring_the_topics_the_buckets_and_the_tables_are_there_after_up(si
     assert {"training_jobs", "model_artifacts", "model_promotions"} <= tables
 
 
+def test_a_service_is_started_killed_started_again_and_stopped(side: Stack) -> None:
+    started = side.start_service("registry")
+    assert side.start_service("registry").pid == started.pid
+    assert side.services() == ["registry-0"]
+    environment = psutil.Process(started.pid).environ()
+    assert environment["AI_INFRA_SERVICE_KEY_ID"] == "registry-1"
+    assert "AI_INFRA_SIGNER_KEY_B64" not in environment
+
+    side.kill_service("registry")
+    assert {part.name: part.state for part in side.status()}["registry-0"] == "crashed"
+
+    again = side.start_service("registry", env={"AI_INFRA_LOG_LEVEL": "debug"})
+    assert again.pid != started.pid
+    assert again.port == started.port
+    assert psutil.Process(again.pid).environ()["AI_INFRA_LOG_LEVEL"] == "debug"
+    assert side.stop_service("registry")
+    assert side.services() == []
+
+
+def test_a_service_that_cannot_start_says_why(side: Stack) -> None:
+    with pytest.raises(PartFailed, match="AI_INFRA_LANES"):
+        side.start_service("registry", env={"AI_INFRA_LANES": "many"})
+    side.stop_service("registry")
+
+
 def test_a_stack_that_was_never_started_says_so(tmp_path: Path) -> None:
     never = Stack("never", tmp_path)
     assert {part.state for part in never.status()} == {"stopped"}
@@ -185,13 +210,11 @@ def test_a_stack_that_was_never_started_says_so(tmp_path: Path) -> None:
     assert not never.directory.exists()
 
 
-def test_down_ends_what_was_started_and_reset_leaves_nothing(stack: Stack, tmp_path: Path) -> None:
-    third = Stack("third", tmp_path, lanes=1, fsync=False)
-    third.up()
-    started = processes(third).values()
-    third.down()
+def test_down_ends_what_was_started_and_reset_leaves_nothing(stack: Stack, side: Stack) -> None:
+    started = processes(side).values()
+    side.down()
     assert not [process for process in started if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    assert {part.state for part in third.status()} == {"stopped"}
-    third.reset()
-    assert not third.directory.exists()
+    assert {part.state for part in side.status()} == {"stopped"}
+    side.reset()
+    assert not side.directory.exists()
     assert stack.running()
