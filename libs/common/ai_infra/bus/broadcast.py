@@ -19,7 +19,6 @@ from ai_infra.bus.decision import NO_POLICY, PolicyView
 from ai_infra.bus.kafka_config import reader_config
 from ai_infra.errors import AiInfraError, UnavailableError
 from ai_infra.events.canonical import sha256_hex
-from ai_infra.events.codec import decode_body
 from ai_infra.events.event import Record
 from ai_infra.events.generated import PolicyChanged, SignerChanged
 from ai_infra.events.parse import read
@@ -128,7 +127,7 @@ class Broadcast:
 
     def _take_keyring(self, record: Record) -> None:
         """A keyring is judged by the roots before the event that brings it: the first one names its own messenger."""
-        body = decode_body(record.topic, read(record, lanes=1).body_bytes)
+        body = read(record, lanes=1).decode()
         if not isinstance(body, SignerChanged):
             raise TypeError(f"{record.topic} carries {type(body).__name__}")
         self.keyrings.accept(body.keyring)
