@@ -1,0 +1,87 @@
+"""Signals: the first asks, the second ends, SIGUSR1 and a slow stop show stacks."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ai_infra.cli.run import _counts
+from ai_infra.errors import ConfigurationError
+
+WAITS = """
+import sys, time
+from ai_infra.cli.run import stop_on_signal
+with stop_on_signal(slow={slow}) as stop:
+    print("ready", flush=True)
+    stop.wait(60)
+    print("asked", flush=True)
+    {then}
+sys.exit(5)
+"""
+STUCK = "time.sleep(60)"
+
+
+@contextmanager
+def waiting(*, then: str = "pass", slow: float = 30.0) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITS.format(then=then, slow=slow)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert line(process) == "ready"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_only_asks(number: int) -> None:
+    with waiting() as process:
+        process.send_signal(number)
+        assert line(process) == "asked"
+        assert process.wait(20) == 5
+
+
+def test_the_second_signal_ends_at_once() -> None:
+    with waiting(then=STUCK) as process:
+        process.send_signal(signal.SIGTERM)
+        assert line(process) == "asked"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 128 + signal.SIGTERM
+
+
+def test_a_stop_that_takes_too_long_shows_where_it_is_stuck() -> None:
+    with waiting(then=STUCK, slow=0.2) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert "Timeout" in process.stderr.readline()
+        assert "Thread" in process.stderr.readline()
+
+
+def test_sigusr1_shows_stacks_and_ends_nothing() -> None:
+    with waiting() as process:
+        process.send_signal(signal.SIGUSR1)
+        assert process.stderr is not None
+        assert "Current thread" in process.stderr.readline()
+        assert process.poll() is None
+
+
+def test_replicas_are_counted_by_service() -> None:
+    counts = _counts(["trainer=3", "canary=0"])
+    assert (counts["trainer"], counts["canary"], counts["registry"]) == (3, 0, 1)
+    for wrong in ("trainer", "trainer=x", "nobody=1"):
+        with pytest.raises(ConfigurationError, match="SERVICE=N"):
+            _counts([wrong])
