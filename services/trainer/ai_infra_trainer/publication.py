@@ -59,7 +59,14 @@ class Publisher:
         return LogRef(LOG_FILE, uri, run.ended.log_sha256)
 
     def product(
-        self, order: Order, run: Run, log: LogRef, *, session: Session, container_digest: str | None
+        self,
+        order: Order,
+        run: Run,
+        log: LogRef,
+        *,
+        session: Session,
+        container_digest: str | None,
+        job_id: str | None,
     ) -> Product:
         """Upload artifact, library list and manifest; sign the provenance. `run` must have completed."""
         packed = run.packed
@@ -76,7 +83,7 @@ class Publisher:
             artifact_uri=artifact_uri,
             logs=(log, LogRef("libraries.json", libraries_uri, installed.sha256)),
             container_digest=container_digest,
-            job_id=order.job_id,
+            job_id=job_id,
         )
         data = manifest.to_bytes()
         manifest_uri = object_uri(self.bucket, f"manifests/{manifest.sha256}.json")

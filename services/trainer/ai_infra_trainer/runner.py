@@ -107,7 +107,12 @@ class Runner:
         product = None
         if run.completed:
             product = publisher.product(
-                task.order, run, output, session=self._session(), container_digest=self._place.container_digest
+                task.order,
+                run,
+                output,
+                session=self._session(),
+                container_digest=self._place.container_digest,
+                job_id=task.order.job_id,
             )
         status = "completed" if product else "timed_out" if run.reason_code == "time_limit" else "failed"
         _measure(task, run, status)
