@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.rule import Rule
 
 console = Console(highlight=False, soft_wrap=True)
 _PASSWORD = re.compile(r"://([^:@/]+):[^@]+@")  # what is shown must not hold one
@@ -32,7 +31,7 @@ class Story:
     def step(self, title: str) -> Iterator[None]:
         self._step += 1
         console.print()
-        console.print(Rule(f"[bold]{self._step}. {title}", align="left"))
+        console.print(f"[bold]{self._step}. {title}[/bold]")
         began = time.monotonic()
         yield
         console.print(f"[dim]({time.monotonic() - began:.1f} s)[/dim]")

@@ -15,7 +15,7 @@ from examples.demo.narration import DemoError, run, say
 
 from ai_infra.devstack.stack import Stack
 from ai_infra.events.lanes import lane_of
-from ai_infra.objects import ObjectStore
+from ai_infra.objects.store import ObjectStore
 from ai_infra.settings import Settings
 
 MODEL = "digits"
@@ -28,7 +28,7 @@ def tamper(stack: Stack, settings: Settings, copy_url: str, artifact_uri: str) -
         say("One byte of an archived entry, in a copy of the archive:")
         changed = copy_and_flip(settings, f"s3://{stack.env()['AI_INFRA_ARCHIVE_BUCKET']}", Path(folder), lane)
         say(f"  changed a byte of {changed}")
-        found(run(["audit", "verify", "--archive", folder, "--lane", str(lane)], expect_failure=True), "entr")
+        found(run(["audit", "verify", "--archive", folder, "--lane", str(lane)], expect_failure=True), "changed_entry")
 
     say("One row in Postgres, in the rebuilt database:")
     with psycopg.connect(copy_url) as connection:
@@ -43,7 +43,7 @@ def tamper(stack: Stack, settings: Settings, copy_url: str, artifact_uri: str) -
     os.environ["AI_INFRA_DATABASE_URL"] = copy_url
     try:
         arguments = ["audit", "verify", "--from", "postgres", "--lane", str(lane)]
-        found(run(arguments, expect_failure=True), "hash")
+        found(run(arguments, expect_failure=True), "changed_row")
     finally:
         if before is None:
             del os.environ["AI_INFRA_DATABASE_URL"]

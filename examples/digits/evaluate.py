@@ -16,7 +16,7 @@ import numpy as np
 from examples.digits.train import evaluate
 from sklearn.model_selection import train_test_split
 
-from ai_infra.objects import ObjectStore
+from ai_infra.objects.store import ObjectStore
 from ai_infra.settings import Settings
 
 
