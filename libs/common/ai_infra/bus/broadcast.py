@@ -117,6 +117,8 @@ class Broadcast:
         try:
             if record.topic == SignerChanged.TOPIC:
                 self._take_keyring(record)
+            elif self.keyrings.latest_version == 0:
+                self._waiting.append(record)  # the topics come in no order: judged once the first keyring is known
             else:
                 self._take_policy(record)
         except AwaitKeyring:
