@@ -16,6 +16,16 @@ class FailureRun:
     def __init__(self) -> None:
         self._consecutive = 0
         self._recent: deque[bool] = deque(maxlen=WINDOW)
+        self._committed: tuple[int, tuple[bool, ...]] = (0, ())
+
+    def commit(self) -> None:
+        """What was counted has happened."""
+        self._committed = (self._consecutive, tuple(self._recent))
+
+    def rollback(self) -> None:
+        """Forgets what was counted since the last commit: it will be decided, and counted, again."""
+        self._consecutive, recent = self._committed
+        self._recent = deque(recent, maxlen=WINDOW)
 
     def succeeded(self) -> None:
         self._consecutive = 0

@@ -119,6 +119,7 @@ class Lane:
     def commit(self) -> bool:
         """The batch has happened. True when the lane was halted before it and is not any more."""
         self.state.commit()
+        self._failures.commit()
         self.to_start.clear()
         self.to_cancel.clear()
         resumed, self._resumed = self._resumed, False
@@ -126,6 +127,7 @@ class Lane:
 
     def rollback(self) -> None:
         self.state.rollback()
+        self._failures.rollback()
         self.to_start.clear()
         self.to_cancel.clear()
         self._resumed = False

@@ -21,15 +21,20 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported there without saying so
+    AdminClient,
+    OffsetSpec,
+)
 
 from ai_infra.bus.consume import LostOffsetsError, RestartNeededError, record_from_message
 from ai_infra.bus.kafka_config import client_config, reader_config
 from ai_infra.bus.lane import Lane
 from ai_infra.bus.state_records import read_state_record
 from ai_infra.errors import AiInfraError
+from ai_infra.events.event import Record
 from ai_infra.settings import Settings
 from ai_infra.telemetry import metrics
+from ai_infra.trust.exceptions import AwaitKeyring
 from ai_infra.trust.verify import Verifier
 
 log = structlog.get_logger(__name__)
@@ -40,15 +45,25 @@ Offsets = dict[tuple[str, int], int]
 
 
 class Restorer:
-    """Reads lanes' state back. `make_lane(number)` gives an empty lane; use from one thread."""
+    """Reads lanes' state back; use from one thread.
+
+    `make_lane(number)` gives an empty lane; `catch_up()` reads the broadcast topics to their ends as of now.
+    """
 
     def __init__(
-        self, settings: Settings, *, service: str, verifier: Verifier, make_lane: Callable[[int], Lane]
+        self,
+        settings: Settings,
+        *,
+        service: str,
+        verifier: Verifier,
+        make_lane: Callable[[int], Lane],
+        catch_up: Callable[[], None],
     ) -> None:
         self._service = service
         self._topic = f"{service}.state"
         self._verifier = verifier
         self._make_lane = make_lane
+        self._catch_up = catch_up
         self._admin = AdminClient(client_config(settings, f"{service}.restore"))
         self._reader = Consumer(reader_config(settings, f"{service}.restore"))
 
@@ -98,17 +113,20 @@ class Restorer:
         """The end of the state partition, open transactions included: LSO would hide what was committed behind them."""
         place = TopicPartition(self._topic, number)
         future = self._admin.list_offsets(
-            {place: OffsetSpec.latest()},
+            {place: OffsetSpec.latest()},  # type: ignore[no-untyped-call]  # its stub has no types
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=CALL_SECONDS,
         )[place]
-        return int(future.result().offset)
+        try:
+            return int(future.result().offset)
+        except KafkaException as error:
+            raise RestartNeededError(f"the end of {self._topic}[{number}] cannot be read: {error}") from error
 
     def _read(self, lane: Lane, number: int, end: int) -> tuple[int, int]:
-        read = ignored = 0
-        counters: dict[str, int] = {}
+        """Loads the partition up to `end`; how many records were read, and how many of them ignored."""
+        loading = _Loading(lane, self._service, self._verifier, self._catch_up)
         if end == 0:
-            return read, ignored
+            return 0, 0
         self._reader.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING)])
         deadline = time.monotonic() + RESTORE_DEADLINE_SECONDS
         try:
@@ -119,28 +137,56 @@ class Restorer:
                     )
                 for message in self._reader.consume(1_000, timeout=0.2):
                     error = message.error()
-                    if error is not None:
-                        if error.code() == KafkaError._PARTITION_EOF:
-                            if (message.offset() or 0) >= end:
-                                return read, ignored
-                            continue  # the last stable offset: a dead process's transaction has yet to time out
-                        if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
-                            raise RestartNeededError(f"{self._topic}[{number}] cannot be read: {error.str()}")
-                        continue
-                    record = record_from_message(message)
-                    read += 1
-                    try:
-                        key, counter = read_state_record(record, self._verifier, service=self._service)
-                    except AiInfraError as refused:
-                        ignored += 1
-                        metrics.BUS_ERRORS.labels(self._service, refused.code).inc()
-                        log.error("state record ignored", offset=record.offset, code=refused.code, why=str(refused))
-                        continue
-                    if counter <= counters.get(key, 0):
-                        ignored += 1
-                        log.error("state record ignored: an older one was written again", key=key, offset=record.offset)
-                        continue
-                    counters[key] = counter
-                    lane.state.load(key, record.value)
+                    if error is None:
+                        loading.take(record_from_message(message))
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        if (message.offset() or 0) >= end:
+                            return loading.read, loading.ignored
+                        # Else the last stable offset: a dead process's transaction has yet to time out.
+                    elif error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
+                        raise RestartNeededError(f"{self._topic}[{number}] cannot be read: {error.str()}")
         finally:
             self._reader.unassign()
+
+
+class _Loading:
+    """State records of one lane into its state, each once it is proven and in its order."""
+
+    def __init__(self, lane: Lane, service: str, verifier: Verifier, catch_up: Callable[[], None]) -> None:
+        self.read = self.ignored = 0
+        self._state = lane.state
+        self._service = service
+        self._verifier = verifier
+        self._catch_up = catch_up
+        self._caught_up = False
+
+    def take(self, record: Record) -> None:
+        self.read += 1
+        try:
+            key, counter = self._proven(record)
+        except AiInfraError as refused:
+            self._ignore(record, refused.code, str(refused))
+            return
+        # Numbers only grow in a lane, and compaction keeps the order: what comes later with a lower one was brought
+        # back by somebody, be it to a key of which nothing newer is left.
+        if counter <= self._state.counter:
+            self._ignore(record, "old_state", f"{key} has number {counter}, after {self._state.counter}")
+            return
+        self._state.counter = counter
+        self._state.load(key, record.value)
+
+    def _proven(self, record: Record) -> tuple[str, int]:
+        try:
+            return read_state_record(record, self._verifier, service=self._service)
+        except AwaitKeyring:
+            if self._caught_up:
+                raise
+            # Who wrote it had read that keyring, so it is on the broadcast topic by now, or nowhere: one look will do.
+            self._caught_up = True
+            self._catch_up()
+            return read_state_record(record, self._verifier, service=self._service)
+
+    def _ignore(self, record: Record, code: str, why: str) -> None:
+        self.ignored += 1
+        metrics.BUS_ERRORS.labels(self._service, code).inc()
+        log.error("state record ignored", topic=record.topic, offset=record.offset, code=code, why=why)

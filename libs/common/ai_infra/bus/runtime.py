@@ -140,10 +140,10 @@ class Runtime:
             self._decide_message(message, batch, rewind)
         self._await_quick(batch, redo)
         self._keep_house(batch)
-        if batch.lanes:
-            self._commit(batch, group_metadata, redo)
+        committed = self._commit(batch, group_metadata, redo) if batch.lanes else True
         for place, offset in rewind.items():
-            self._seek(place, offset)
+            if committed or place not in batch.first:  # an aborted batch has been sought back to where it began
+                self._seek(place, offset)
         self._pause_and_resume()
         self._show_lag()
 
@@ -238,7 +238,8 @@ class Runtime:
             self._finished.append(finished)
             self._decide_finished(batch, redo)
 
-    def _commit(self, batch: Batch, group_metadata: Any, redo: list[Finished]) -> None:
+    def _commit(self, batch: Batch, group_metadata: Any, redo: list[Finished]) -> bool:
+        """Commits the batch. False where it was aborted: then nothing of it happened, and its input is read again."""
         lanes = [(number, self._lanes[number]) for number in sorted(batch.lanes)]
         for _, lane in lanes:
             if lane.state.changed:
@@ -260,7 +261,7 @@ class Runtime:
             self._finished.extendleft(reversed(redo))
             for place, offset in batch.first.items():
                 self._seek(place, offset)
-            return
+            return False
         metrics.BUS_TRANSACTION.labels(self._service.name).observe(time.monotonic() - began)
         metrics.BUS_BATCH.labels(self._service.name).observe(len(batch.next))
         self._positions.update(batch.next)
@@ -274,6 +275,7 @@ class Runtime:
             if was_resumed:
                 self._resume_work(number, lane)
         batch.committed()
+        return True
 
     # -- lanes coming and going -----------------------------------------------------------------------------------
 

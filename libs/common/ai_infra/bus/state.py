@@ -32,6 +32,7 @@ class LaneState:
         self._types: dict[str, type] = {record_name(t): t for t in types}
         self._committed: dict[str, dict[str, Any]] = {name: {} for name in self._types}
         self._open: dict[tuple[str, str], Any] = {}  # None: deleted
+        self.counter = 0  # number of the last record that was loaded: new ones go on behind it
 
     def get(self, record_type: type[R], record_id: str, /) -> R | None:
         name = self._known(record_type)

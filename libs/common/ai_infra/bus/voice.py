@@ -111,7 +111,7 @@ class Voice:
         head = self._state.get(Head, SELF)
         if head is None:
             now_ms = _ms(self._around.clock())
-            head = Head(epoch=now_ms, now_ms=now_ms, beat_ms=now_ms)
+            head = Head(epoch=now_ms, now_ms=now_ms, beat_ms=now_ms, counter=self._state.counter)
             self._state.put(SELF, head)
         return head
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -43,8 +43,9 @@ class _Running:
     lane: int
     work: PendingWork
     cancelled: threading.Event = field(default_factory=threading.Event)
-    future: Future[None] | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
     orphan_since: float | None = None
+    again: PendingWork | None = None  # asked for anew while the cancelled run is still ending
 
 
 _Token = tuple[int, str, str, str]
@@ -59,22 +60,21 @@ class Workers:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._pools = {
-            name: ThreadPoolExecutor(max_workers=kind.slots, thread_name_prefix=f"work-{name}")
-            for name, kind in service.work.items()
-        }
+        self._slots = {name: _Slots(name, kind.slots) for name, kind in service.work.items()}
         self._running: dict[_Token, _Running] = {}
         self._finished: queue.SimpleQueue[tuple[_Token, Finished]] = queue.SimpleQueue()
 
     def start(self, lane: int, work: PendingWork) -> None:
         """Begins work in a free slot; does nothing where the same is under way already."""
         token = _token(lane, work)
-        if token in self._running:
-            self._running[token].orphan_since = None
+        known = self._running.get(token)
+        if known is not None:
+            known.orphan_since = None
+            if known.cancelled.is_set():
+                known.again = work  # what it ends with was made to end, and is no result
             return
-        running = _Running(lane, work)
-        self._running[token] = running
-        running.future = self._pools[work.kind].submit(self._run, token, running)
+        running = self._running[token] = _Running(lane, work)
+        self._slots[work.kind].submit(lambda: self._run(token, running))
         self._show_depth(work.kind)
 
     def is_running(self, lane: int, work: PendingWork) -> bool:
@@ -86,14 +86,21 @@ class Workers:
         return True
 
     def get(self, timeout: float = 0.0) -> Finished | None:
-        """The next finished work, waiting up to `timeout` seconds for it."""
-        try:
-            token, finished = self._finished.get(timeout=timeout) if timeout > 0 else self._finished.get_nowait()
-        except queue.Empty:
-            return None
-        self._running.pop(token, None)
-        self._show_depth(finished.work.kind)
-        return finished
+        """The next finished work, waiting up to `timeout` seconds for it. What was cancelled has no result: it ends
+        unheard, or begins anew where it was asked for again meanwhile."""
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                token, finished = self._finished.get(timeout=left) if left > 0 else self._finished.get_nowait()
+            except queue.Empty:
+                return None
+            running = self._running.pop(token)
+            self._show_depth(finished.work.kind)
+            if not running.cancelled.is_set():
+                return finished
+            if running.again is not None:
+                self.start(running.lane, running.again)
 
     def cancel(self, lane: int, key: str) -> None:
         """Tells the work `<kind>/<id>` of a lane that its result is no longer wanted."""
@@ -107,6 +114,7 @@ class Workers:
         for running in self._running.values():
             if running.lane == lane:
                 running.orphan_since = now
+                running.again = None
 
     def cancel_orphans(self) -> None:
         now = time.monotonic()
@@ -122,25 +130,27 @@ class Workers:
         """Cancels all work and waits up to `timeout` seconds for it to end."""
         for running in self._running.values():
             self._cancel(running)
-        for pool in self._pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
         deadline = time.monotonic() + timeout
-        for running in list(self._running.values()):
-            future = running.future
-            if future is None or future.cancelled():
-                continue
-            try:
-                future.result(timeout=max(0.0, deadline - time.monotonic()))
-            except TimeoutError:
+        for running in self._running.values():
+            if not running.ended.wait(max(0.0, deadline - time.monotonic())):
                 log.warning("work did not end in time", kind=running.work.kind, work_id=running.work.work_id)
 
-    def _cancel(self, running: _Running) -> None:
+    @staticmethod
+    def _cancel(running: _Running) -> None:
         running.cancelled.set()
-        if running.future is not None and running.future.cancel():
-            self._running.pop(_token(running.lane, running.work), None)
+        running.again = None
 
     def _run(self, token: _Token, running: _Running) -> None:
+        try:
+            finished = self._outcome(running)
+        finally:
+            running.ended.set()
+        self._finished.put((token, finished))
+
+    def _outcome(self, running: _Running) -> Finished:
         work = running.work
+        if running.cancelled.is_set():  # before it had a slot
+            return Finished(running.lane, work, None, None)
         kind = self._service.work[work.kind]
         began = time.monotonic()
         result: Any = None
@@ -167,8 +177,29 @@ class Workers:
             error = WorkError(code="work_failed", message=f"{type(unknown).__name__}: {unknown}", retriable=False)
         outcome = "cancelled" if running.cancelled.is_set() else "error" if error else "done"
         metrics.BUS_WORK.labels(self._service.name, work.kind, outcome).observe(time.monotonic() - began)
-        self._finished.put((token, Finished(running.lane, work, None if error else result, error)))
+        return Finished(running.lane, work, None if error else result, error)
 
     def _show_depth(self, kind: str) -> None:
         depth = sum(1 for r in self._running.values() if r.work.kind == kind)
         metrics.QUEUE_DEPTH.labels(self._service.name, kind).set(depth)
+
+
+class _Slots:
+    """Threads that run what is submitted, in order. They are daemons: work that does not heed its cancellation must
+    not keep a process from ending."""
+
+    def __init__(self, kind: str, size: int) -> None:
+        self._kind = kind
+        self._size = size
+        self._threads = 0
+        self._waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+    def submit(self, run: Callable[[], None]) -> None:
+        self._waiting.put(run)
+        if self._threads < self._size:
+            self._threads += 1
+            threading.Thread(target=self._serve, name=f"work-{self._kind}-{self._threads}", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            self._waiting.get()()

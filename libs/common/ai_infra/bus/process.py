@@ -1,0 +1,137 @@
+"""What every service process has, the indexer among them, and how it is kept running through outages.
+
+A broker or a database that is away for minutes must not take the services with it: what only a new start can mend (an
+unknown transaction outcome, something that does not answer) is mended by a new start here, in this process, with the
+health port open all the while and saying why. What a new start cannot mend (lost offsets, a wrong configuration, a
+signing service that REQUIRE_KMS demands) ends the process with that error.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+
+from ai_infra.bus.broadcast import Broadcast
+from ai_infra.bus.consume import RestartNeededError
+from ai_infra.errors import AiInfraError, UnavailableError
+from ai_infra.events.generated import EventRefused, ProducerHeartbeat
+from ai_infra.settings import Settings
+from ai_infra.telemetry import metrics
+from ai_infra.telemetry.health import Check, HealthServer
+from ai_infra.trust.exceptions import SigningUnavailable
+from ai_infra.trust.keyring_files import read_roots
+from ai_infra.trust.keyrings import Keyrings
+from ai_infra.trust.open import open_service_signer
+from ai_infra.trust.session import Session
+from ai_infra.trust.verify import Verifier
+
+log = structlog.get_logger(__name__)
+
+CATCH_UP_SECONDS: Final = 60.0
+BROADCAST_SECONDS: Final = 0.2  # how often the broadcast topics are looked at
+FIRST_WAIT_SECONDS: Final = 0.5
+LONGEST_WAIT_SECONDS: Final = 15.0
+SETTLED_SECONDS: Final = 60.0  # who has run this long fails for a new reason
+
+
+class ServiceProcess:
+    """One start of a service: keyring followed, session key at hand. `checks` are those of its health port."""
+
+    def __init__(self, name: str, says: tuple[type, ...], settings: Settings, checks: dict[str, Check]) -> None:
+        """Reads the broadcast topics and has the first delegation signed. Raises what those raise."""
+        self.name = name
+        self.settings = settings
+        self.checks = checks
+        self.keyrings = Keyrings(read_roots(settings.keys.roots))
+        self.verifier = Verifier(self.keyrings, settings.log.lanes)
+        self.broadcast = Broadcast(settings, service=name, keyrings=self.keyrings, verifier=self.verifier)
+        self._broadcast_at = 0.0
+        try:
+            self.broadcast.catch_up(CATCH_UP_SECONDS)
+            topics = [t.TOPIC for t in (*says, EventRefused, ProducerHeartbeat)]  # type: ignore[attr-defined]
+            self.session = Session(open_service_signer(settings, name), name, topics, self.keyring_version)
+        except BaseException:
+            self.close()
+            raise
+        self.checks["delegation"] = self._check_delegation
+
+    def keyring_version(self) -> int:
+        return self.keyrings.latest_version
+
+    def turn(self) -> None:
+        """To be called in every turn of the service's loop: follows the broadcast topics, renews the delegation."""
+        now = time.monotonic()
+        if now < self._broadcast_at:
+            return
+        self._broadcast_at = now + BROADCAST_SECONDS
+        self.broadcast.poll()
+        self.session.renew_if_due()
+        metrics.TRUST_DELEGATION_REMAINING.labels(self.name).set(self.session.remaining())
+
+    def close(self) -> None:
+        self.broadcast.close()
+
+    def _check_delegation(self) -> str | None:
+        error = self.session.last_error
+        if error is None:
+            return None
+        return f"the delegation could not be renewed and lasts {self.session.remaining():.0f} s more: {error}"
+
+
+def keep_running(
+    name: str,
+    says: tuple[Any, ...],
+    settings: Settings,
+    stop: threading.Event,
+    serve: Callable[[ServiceProcess, threading.Event], None],
+) -> int:
+    """Runs `serve` until `stop` is set, anew after each failure that a new start can mend; returns the exit code."""
+    starting = {"starting": lambda: "starting: the broadcast topics are being read"}
+    checks: dict[str, Check] = dict(starting)
+    with health_server(name, settings, checks):
+        wait, first = FIRST_WAIT_SECONDS, True
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                process = ServiceProcess(name, says, settings, checks)
+                first = False
+                try:
+                    checks.pop("starting", None)
+                    serve(process, stop)
+                finally:
+                    process.close()
+            except (RestartNeededError, UnavailableError) as error:
+                if first and settings.guards.require_kms and isinstance(error, SigningUnavailable):
+                    raise
+                if time.monotonic() - began > SETTLED_SECONDS:
+                    wait = FIRST_WAIT_SECONDS
+                metrics.BUS_ERRORS.labels(name, error.code).inc()
+                log.error("starting anew", service=name, code=error.code, why=str(error), in_seconds=wait)
+                why = f"starting anew after {error.code}: {error}"
+                checks.clear()
+                checks["starting"] = lambda why=why: why  # type: ignore[misc]  # bound now, called later
+                stop.wait(wait)
+                wait = min(LONGEST_WAIT_SECONDS, wait * 2)
+            except AiInfraError as error:
+                log.error("service ends", service=name, code=error.code, why=str(error))
+                raise
+    log.info("service stopped", service=name)
+    return 0
+
+
+def health_server(name: str, settings: Settings, checks: dict[str, Check]) -> HealthServer:
+    """The health port of a service, by its settings; not started yet."""
+    own = settings.service
+    return HealthServer(
+        own.http_port,
+        checks,
+        service=name,
+        host=own.http_host,
+        tls_cert=own.http_tls_cert,
+        tls_key=own.http_tls_key,
+        tls_client_ca=own.http_tls_client_ca,
+    )
