@@ -160,7 +160,7 @@ CREATE TABLE keyrings (
 );
 CREATE TABLE keys (
     lane smallint NOT NULL, key_id text NOT NULL,
-    public_key text NOT NULL, principal text NOT NULL,
+    public_key text NOT NULL, principal text NOT NULL, use text NOT NULL,
     since_version integer NOT NULL, last_version integer NOT NULL, revoked_version integer,
     since_position bigint NOT NULL, revoked_position bigint,
     PRIMARY KEY (lane, key_id)

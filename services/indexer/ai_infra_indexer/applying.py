@@ -11,7 +11,7 @@ from psycopg import sql
 
 from ai_infra_indexer.projection import Mode, RowChange
 
-Shape = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], Mode, tuple[str, int] | None]
+Shape = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], Mode, tuple[str, int] | None, str | None]
 
 
 def apply(connection: psycopg.Connection[Any], lane: int, changes: Iterable[RowChange]) -> None:
@@ -26,6 +26,7 @@ def apply(connection: psycopg.Connection[Any], lane: int, changes: Iterable[RowC
                 tuple(change.on_insert),
                 change.mode,
                 unless,
+                change.only_where_null,
             )
             values = [*change.values.values(), lane, *change.key.values()]
             if change.mode is not Mode.SET:
@@ -37,7 +38,7 @@ def apply(connection: psycopg.Connection[Any], lane: int, changes: Iterable[RowC
 
 @lru_cache(maxsize=1024)
 def _statement(shape: Shape) -> sql.Composed:
-    table, key, values, on_insert, mode, unless = shape
+    table, key, values, on_insert, mode, unless, only_where_null = shape
     name = sql.Identifier(table)
     condition: sql.Composable = sql.SQL("")
     if unless is not None:
@@ -45,6 +46,8 @@ def _statement(shape: Shape) -> sql.Composed:
         condition = sql.SQL(" AND {}.{} NOT IN ({})").format(
             name, sql.Identifier(column), sql.SQL(", ").join([sql.Placeholder()] * count)
         )
+    if only_where_null is not None:
+        condition += sql.SQL(" AND {}.{} IS NULL").format(name, sql.Identifier(only_where_null))
     if mode is Mode.SET:
         return sql.SQL("UPDATE {} SET {} WHERE {}{}").format(
             name,

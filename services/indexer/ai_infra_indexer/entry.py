@@ -158,15 +158,15 @@ def decode(raw: bytes) -> Entry:
             partition=_int(header["kafka"]["partition"]),
             offset=_int(header["kafka"]["offset"]),
             statement=header["statement"],
-            signature=base64.b64decode(header["signature"], validate=True),
-            delegation=base64.b64decode(header["delegation"], validate=True),
+            signature=_bytes(header["signature"]),
+            delegation=_bytes(header["delegation"]),
             traceparent=header["traceparent"],
             link=Link(
                 id=str(chain["id"]),
                 ts_us=_int(chain["ts"]),
                 prev_hash=chain["prev_hash"],
                 hash=str(chain["hash"]),
-                signature=str(chain["signature"]),
+                signature=_base64(chain["signature"]),
                 signer_id=str(chain["signer_id"]),
             ),
             body=body,
@@ -174,6 +174,17 @@ def decode(raw: bytes) -> Entry:
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
         raise MalformedEntry(f"not a log entry: {error}") from error
+
+
+def _bytes(text: Any) -> bytes:
+    return base64.b64decode(_base64(text))
+
+
+def _base64(text: Any) -> str:
+    """Base64 in its one spelling: spare bits of the last character are zero."""
+    if not isinstance(text, str) or base64.b64encode(base64.b64decode(text, validate=True)).decode() != text:
+        raise MalformedEntry("expected standard base64")
+    return text
 
 
 def _int(value: Any) -> int:

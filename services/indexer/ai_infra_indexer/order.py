@@ -100,17 +100,35 @@ class CauseOrder(Generic[T]):
             barrier = dict(ends())
             for held in starters:
                 held.barrier = barrier
-        while True:
-            overdue = [h for h in pending if all(read_to.get(s, 0) >= end for s, end in (h.barrier or {}).items())]
-            if not overdue:
-                break
-            # One at a time, the oldest first: it may be the cause that the next one waits for.
-            given_up = overdue[0]
-            pending.remove(given_up)
-            placed.append(Placed(given_up.arrival.item, tuple(sorted(given_up.missing))))
-            pending = self._release(pending, placed, released={given_up.arrival.id})
+        while given_up := self._overdue(pending, read_to):
+            placed += [Placed(held.arrival.item, tuple(sorted(held.missing))) for held in given_up]
+            gone = {id(held) for held in given_up}
+            released = {held.arrival.id for held in given_up}
+            pending = self._release([h for h in pending if id(h) not in gone], placed, released=released)
         self._held = pending
         return placed
+
+    @staticmethod
+    def _overdue(pending: list[_Held[T]], read_to: Mapping[Source, int]) -> list[_Held[T]]:
+        """Those that need not wait any longer: all was read that was there when they arrived, and none of their causes
+        is waiting itself. Where causes wait for each other in a circle, the oldest of it goes first."""
+        here = {held.arrival.id: held for held in pending}
+        overdue = [h for h in pending if all(read_to.get(s, 0) >= end for s, end in (h.barrier or {}).items())]
+        free = [held for held in overdue if not held.missing & here.keys()]
+        if free or not overdue:
+            return free
+        ids = {held.arrival.id for held in overdue}
+        for held in overdue:
+            seen: set[str] = set()
+            stack = [held.arrival.id]
+            while stack:
+                event_id = stack.pop()
+                if event_id in here and event_id not in seen:
+                    seen.add(event_id)
+                    stack += here[event_id].missing
+            if seen <= ids:
+                return [held]
+        return []
 
     @staticmethod
     def _release(pending: list[_Held[T]], placed: list[Placed[T]], released: set[str] | None = None) -> list[_Held[T]]:

@@ -84,6 +84,8 @@ class Replay:
             raise BadEntry(f"the event {entry.event_id} does not verify: {error}", code=error.code) from error
         except MalformedEntry as error:
             raise BadEntry(error.message, code=error.code) from error
+        if entry.event_hash != event.hash:
+            raise BadEntry("its statement is not the one that its event was signed with", code="bad_statement")
         line = self._line(entry, event)
         self._check_chain(line)
         self.head = _after(self.head, entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from ai_infra.events.generated import (
     ProducerHeartbeat,
     SignerChanged,
 )
+from ai_infra.trust.keyring_document import draft
 from ai_infra_indexer.projection.rows import Mode, RowChange, Sequenced, Value, as_json
 
 
@@ -25,7 +27,27 @@ def signers(said: Sequenced[SignerChanged]) -> tuple[RowChange, ...]:
         "at": said.at,
         **said.said,
     }
-    return (RowChange("keyrings", {"version": body.version}, row, Mode.FIRST),)
+    return (RowChange("keyrings", {"version": body.version}, row, Mode.FIRST), *_keys(said))
+
+
+def _keys(said: Sequenced[SignerChanged]) -> list[RowChange]:
+    """The keys of this version. The roots' signatures have been verified before the event came here."""
+    keyring = draft(said.body.keyring)
+    changes: list[RowChange] = []
+    for key in keyring.keys.values():
+        values: dict[str, Value] = {
+            "public_key": base64.b64encode(key.public_key).decode(),
+            "principal": key.principal,
+            "use": key.use,
+            "last_version": keyring.version,
+        }
+        born: dict[str, Value] = {"since_version": keyring.version, "since_position": said.position}
+        changes.append(RowChange("keys", {"key_id": key.id}, values, on_insert=born))
+    for key_id in keyring.revocations:
+        gone: dict[str, Value] = {"revoked_version": keyring.version, "revoked_position": said.position}
+        # Every later version repeats a revocation; it counts from the first one on.
+        changes.append(RowChange("keys", {"key_id": key_id}, gone, Mode.SET, only_where_null="revoked_version"))
+    return changes
 
 
 def policy(said: Sequenced[PolicyChanged]) -> tuple[RowChange, ...]:

@@ -40,6 +40,8 @@ class RowChange:
     """With PUT: columns that only a new row gets."""
     unless: tuple[str, tuple[Value, ...]] | None = None
     """With PUT and SET: a row that has one of these values in this column stays as it is."""
+    only_where_null: str | None = None
+    """With SET: a row that has a value in this column stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
