@@ -9,10 +9,9 @@ import structlog
 from confluent_kafka import Consumer
 
 from ai_infra.bus.kafka_config import group_config
-from ai_infra.bus.run import ServiceProcess
+from ai_infra.bus.process import ServiceProcess, keep_running
 from ai_infra.bus.topics import SERVICE_INPUTS, group_of, input_partitions
 from ai_infra.bus.transactions import TransactionalProducer
-from ai_infra.errors import AiInfraError
 from ai_infra.events.generated import AuditCheckpoint, AuditFinding
 from ai_infra.objects.store import ObjectStore
 from ai_infra.readmodel.connection import connect
@@ -38,9 +37,9 @@ COMMITTED_SECONDS: Final = 30.0
 
 
 def main(settings: Settings, stop: threading.Event) -> int:
-    """Run the indexer until `stop` is set; returns its exit code. Raises what only a restart can mend."""
-    process = ServiceProcess(NAME, SAYS, settings)
-    try:
+    """Run the indexer until `stop` is set; returns its exit code. Raises what a new start cannot mend."""
+
+    def serve(process: ServiceProcess, stop: threading.Event) -> None:
         migrate(settings.database.url)
         indexer = build(process)
         process.checks.update(
@@ -48,13 +47,8 @@ def main(settings: Settings, stop: threading.Event) -> int:
         )
         log.info("service up", service=NAME, origin=settings.log.origin, lanes=settings.log.lanes)
         indexer.run(stop)
-    except AiInfraError as error:
-        log.error("service ends", service=NAME, code=error.code, why=str(error))
-        raise
-    finally:
-        process.close()
-    log.info("service stopped", service=NAME)
-    return 0
+
+    return keep_running(NAME, SAYS, settings, stop, serve)
 
 
 def build(process: ServiceProcess) -> Indexer:

@@ -25,8 +25,8 @@ from ai_infra.events.parse import read
 from ai_infra.settings import Settings
 from ai_infra.telemetry import metrics
 from ai_infra.trust.exceptions import AwaitKeyring
-from ai_infra.trust.keyring_files import read_roots
 from ai_infra.trust.keyrings import Keyrings
+from ai_infra.trust.open import load_roots
 from ai_infra.trust.verify import Verifier
 
 log = structlog.get_logger(__name__)
@@ -46,7 +46,7 @@ class Broadcast:
         verifier: Verifier | None = None,
     ) -> None:
         """Connects; reads nothing yet. What is not given is made from the pinned roots of the settings."""
-        self.keyrings = keyrings if keyrings is not None else Keyrings(read_roots(settings.keys.roots))
+        self.keyrings = keyrings if keyrings is not None else Keyrings(load_roots(settings))
         self.verifier = verifier if verifier is not None else Verifier(self.keyrings, settings.log.lanes)
         self._service = service
         self._policy = NO_POLICY

@@ -23,9 +23,8 @@ from ai_infra.settings import Settings
 from ai_infra.telemetry import metrics
 from ai_infra.telemetry.health import Check, HealthServer
 from ai_infra.trust.exceptions import SigningUnavailable
-from ai_infra.trust.keyring_files import read_roots
 from ai_infra.trust.keyrings import Keyrings
-from ai_infra.trust.open import open_service_signer
+from ai_infra.trust.open import load_roots, open_service_signer
 from ai_infra.trust.session import Session
 from ai_infra.trust.verify import Verifier
 
@@ -46,7 +45,7 @@ class ServiceProcess:
         self.name = name
         self.settings = settings
         self.checks = checks
-        self.keyrings = Keyrings(read_roots(settings.keys.roots))
+        self.keyrings = Keyrings(load_roots(settings))
         self.verifier = Verifier(self.keyrings, settings.log.lanes)
         self.broadcast = Broadcast(settings, service=name, keyrings=self.keyrings, verifier=self.verifier)
         self._broadcast_at = 0.0

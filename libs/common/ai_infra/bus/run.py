@@ -11,7 +11,7 @@ import structlog
 from ai_infra.bus.judge import Judge
 from ai_infra.bus.kafka_config import group_config
 from ai_infra.bus.lane import Lane
-from ai_infra.bus.process import ServiceProcess, keep_running
+from ai_infra.bus.process import CATCH_UP_SECONDS, ServiceProcess, keep_running
 from ai_infra.bus.restore import Restorer
 from ai_infra.bus.runtime import Runtime, utc_now
 from ai_infra.bus.service import Service
@@ -46,6 +46,8 @@ def run_service(service: Service, settings: Settings, stop: threading.Event) -> 
 def build_runtime(service: Service, process: ServiceProcess, *, clock: Callable[[], datetime] = utc_now) -> Runtime:
     """The runtime of one service in one process, ready to run."""
     settings = process.settings
+    if service.learn_keyrings is not None:
+        service.learn_keyrings(process.keyrings)
     surroundings = Surroundings(
         service=service,
         speech=Speech(service.name, process.session),
@@ -64,8 +66,8 @@ def build_runtime(service: Service, process: ServiceProcess, *, clock: Callable[
             service=service.name,
             verifier=process.verifier,
             make_lane=lambda number: Lane(number, surroundings),
+            catch_up=lambda: process.broadcast.catch_up(CATCH_UP_SECONDS),
         ),
-        broadcast=process.broadcast,
         judge=Judge(service.name, process.verifier, process.broadcast, settings.log.lanes),
         surroundings=surroundings,
         each_turn=process.turn,

@@ -20,7 +20,6 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from ai_infra.bus.assignment import Assignment
 from ai_infra.bus.batch import Batch
-from ai_infra.bus.broadcast import Broadcast
 from ai_infra.bus.consume import check_message_error, record_from_message
 from ai_infra.bus.judge import Judge
 from ai_infra.bus.lane import Lane
@@ -55,7 +54,6 @@ class Runtime:
         consumer_config: dict[str, Any],
         producer: TransactionalProducer,
         restorer: Restorer,
-        broadcast: Broadcast,
         judge: Judge,
         surroundings: Surroundings,
         each_turn: Callable[[], None] = lambda: None,
@@ -66,7 +64,6 @@ class Runtime:
         self._consumer = Consumer(consumer_config)
         self._producer = producer
         self._restorer = restorer
-        self._broadcast = broadcast
         self._judge = judge
         self._around = surroundings
         self._each_turn = each_turn
@@ -410,7 +407,6 @@ class Runtime:
         self._consumer.close()
         self._restorer.close()
         self._producer.close()
-        self._broadcast.close()
 
 
 def utc_now() -> datetime:
