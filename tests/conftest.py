@@ -20,6 +20,7 @@ from ai_infra.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 LANES = 4  # enough for models to land in different lanes, few enough to be quick on two cores
+SESSION_MS = 6_000  # how long the lanes of a killed replica stay with it: tests wait for that
 SESSIONS = 9  # test runs side by side in one clone
 
 # With Docker the same stack comes from compose.yaml, through testcontainers. Taken out of the environment at once,
@@ -45,7 +46,9 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
             terminal.write_line(f"  [stack] {line}")
 
     with _name_of_our_own() as name:
-        stack = Stack(name, ROOT, lanes=LANES, fsync=False, backend="containers" if IN_DOCKER else "auto")
+        stack = Stack(
+            name, ROOT, lanes=LANES, fsync=False, session_ms=SESSION_MS, backend="containers" if IN_DOCKER else "auto"
+        )
         stack.reset()
         with _containers(stack) if IN_DOCKER else _nothing():
             try:

@@ -43,8 +43,14 @@ def run_service(service: Service, settings: Settings, stop: threading.Event) -> 
     return keep_running(service.name, service.says, settings, stop, serve)
 
 
-def build_runtime(service: Service, process: ServiceProcess, *, clock: Callable[[], datetime] = utc_now) -> Runtime:
-    """The runtime of one service in one process, ready to run."""
+def build_runtime(
+    service: Service,
+    process: ServiceProcess,
+    *,
+    clock: Callable[[], datetime] = utc_now,
+    producer: TransactionalProducer | None = None,
+) -> Runtime:
+    """The runtime of one service in one process, ready to run. `producer`: another than the usual, to inject faults."""
     settings = process.settings
     if service.learn_keyrings is not None:
         service.learn_keyrings(process.keyrings)
@@ -55,7 +61,7 @@ def build_runtime(service: Service, process: ServiceProcess, *, clock: Callable[
         keyring_version=process.keyring_version,
         policy=lambda: process.broadcast.policy,
     )
-    producer = TransactionalProducer(settings, service=service.name)
+    producer = producer or TransactionalProducer(settings, service=service.name)
     producer.initialise()
     return Runtime(
         service,

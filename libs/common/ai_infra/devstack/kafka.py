@@ -29,6 +29,7 @@ from ai_infra.devstack.progress import Progress, run_with_progress
 VERSION: Final = "4.1.2"  # the same as in pom.xml; a test compares them
 LEAST_JAVA: Final = 17
 HEAP: Final = "512m"
+SESSION_MS: Final = 10_000  # how long a silent member of a group keeps its lanes; at least 5,000
 
 CONFIGURATION: Final = """\
 # Written at each start of the stack: changes made here do not last.
@@ -55,8 +56,8 @@ share.coordinator.state.topic.min.isr=1
 auto.create.topics.enable=false
 # A group that starts waits for nobody.
 group.initial.rebalance.delay.ms=0
-# A replica that was killed gives up its lanes after 10 s, not 45: on one machine nothing is that far away.
-group.consumer.session.timeout.ms=10000
+# A replica that was killed gives up its lanes after this, not after 45 s: on one machine nothing is that far away.
+group.consumer.session.timeout.ms={session}
 group.consumer.min.session.timeout.ms=5000
 group.consumer.heartbeat.interval.ms=2000
 group.consumer.min.heartbeat.interval.ms=1000
@@ -85,8 +86,9 @@ class Kafka:
     stop_signal: int = signal.SIGTERM
     stop_seconds = 30.0
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, session_ms: int = SESSION_MS) -> None:
         self.directory = directory / "kafka"
+        self._session_ms = session_ms
 
     def tools(self) -> tuple[Tool, ...]:
         java = Tool(
@@ -119,7 +121,11 @@ class Kafka:
         configuration = self.directory / "server.properties"
         configuration.write_text(
             CONFIGURATION.format(
-                host=HOST, broker=ports["kafka"], controller=ports["kafka_controller"], data=self.directory / "data"
+                host=HOST,
+                broker=ports["kafka"],
+                controller=ports["kafka_controller"],
+                data=self.directory / "data",
+                session=self._session_ms,
             )
         )
         if not (self.directory / "data" / "meta.properties").exists():

@@ -23,7 +23,7 @@ from ai_infra.devstack.backend import Backend, PartStatus, Programs
 from ai_infra.devstack.cache import locked
 from ai_infra.devstack.containers import Containers, engine_answers
 from ai_infra.devstack.exceptions import StackError, StackNotRunning, ToolMissing
-from ai_infra.devstack.kafka import Kafka
+from ai_infra.devstack.kafka import SESSION_MS, Kafka
 from ai_infra.devstack.part import Part, Tool
 from ai_infra.devstack.postgres import Postgres
 from ai_infra.devstack.processes import Process
@@ -54,8 +54,8 @@ class Stack:
     """One stack, by name, under `<root>/.ai-infra/<name>/`. Making the object starts nothing.
 
     `lanes` counts only until the stack's first start; later it is what it was. `fsync=False` is for tests alone: a
-    crash of the machine (not of a process) may then lose what Postgres had confirmed. Only the stack `dev` tries the
-    well-known ports first.
+    crash of the machine (not of a process) may then lose what Postgres had confirmed. `session_ms` is how long a killed
+    replica keeps its lanes. Only the stack `dev` tries the well-known ports first.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Stack:
         lanes: int = 8,
         *,
         fsync: bool = True,
+        session_ms: int = SESSION_MS,
         backend: str = "auto",
     ) -> None:
         if not _NAME.fullmatch(name):
@@ -74,6 +75,7 @@ class Stack:
         self.directory = self.root / HOME / name
         self._lanes = lanes
         self._fsync = fsync
+        self._session_ms = session_ms
         self._wanted = backend
         self._logs = self.directory / "logs"
         self._state = StateFile(self.directory / "state.json")
@@ -278,7 +280,7 @@ class Stack:
     def _parts(self, state: StackState) -> dict[str, Part]:
         made_up = state.credentials
         return {
-            "kafka": Kafka(self.directory),
+            "kafka": Kafka(self.directory, session_ms=self._session_ms),
             "postgres": Postgres(self.directory, made_up.get("postgres", ""), fsync=self._fsync),
             "s3": S3(self.directory, made_up.get("s3_access", ""), made_up.get("s3_secret", "")),
         }
