@@ -21,6 +21,7 @@ from ai_infra.events.lanes import BROADCAST_KEY, lane_key, lane_of
 from ai_infra.trust.ed25519 import read_private_key
 from ai_infra.trust.init import init_keys
 from ai_infra.trust.keyring import Keyring, Roots
+from ai_infra.trust.keyring_files import latest_keyring
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra.trust.session import Session
 from ai_infra.trust.signers import LocalSigner
@@ -279,17 +280,20 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture
-def world(keys: Path) -> World:
-    from ai_infra.trust.keyring_files import latest_keyring
-
+@pytest.fixture(scope="session")
+def make_world(keys: Path) -> Callable[[], World]:
     keyring = latest_keyring(keys)
     assert keyring is not None
     signers = {
         path.stem: LocalSigner(path.stem, read_private_key(path.read_text(), path.stem))
         for path in (keys / "private").glob("*.key")
     }
-    return World(keyring, keyring.roots, signers)
+    return lambda: World(keyring, keyring.roots, signers)
+
+
+@pytest.fixture
+def world(make_world: Callable[[], World]) -> World:
+    return make_world()
 
 
 # --- any body at all --------------------------------------------------------------------------------------------------

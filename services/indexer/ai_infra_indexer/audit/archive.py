@@ -67,10 +67,20 @@ def replayed(replay: Replay, raws: Sequence[bytes], report: LaneReport) -> None:
         try:
             line = replay.take(raw)
         except BadEntry as error:
-            report.add(position, error.code, error.message)
+            note_bad(replay, position, error, report)
             replay.resume_after(raw)
         else:
             report.note(position, line.event)
+
+
+def note_bad(replay: Replay, position: int, error: BadEntry, report: LaneReport) -> None:
+    """Name a bad entry; but where the lane has no keyring (its entry is the broken one), that is said once."""
+    if replay.keyrings.latest_version > 0 or position == 0:
+        report.add(position, error.code, error.message)
+    elif not any(problem.code == "no_keyring" for problem in report.problems):
+        report.add(
+            position, "no_keyring", "from here on no signature can be judged: the lane's keyring does not verify"
+        )
 
 
 def _bundle(archived: ArchivedLane, index: int, width: int, report: LaneReport) -> list[bytes] | None:

@@ -16,6 +16,7 @@ from ai_infra.trust.keyring import Roots
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra_indexer import kernel
 from ai_infra_indexer.archived import ArchivedLane
+from ai_infra_indexer.audit.archive import note_bad
 from ai_infra_indexer.audit.report import LaneReport, Progress
 from ai_infra_indexer.replay import BadEntry, Replay
 from ai_infra_indexer.sequence import Head, Line
@@ -96,7 +97,7 @@ def _check_row(replay: Replay, row: Mapping[str, Any], report: LaneReport) -> No
     try:
         line = replay.take(raw)
     except BadEntry as error:
-        report.add(position, error.code, error.message)
+        note_bad(replay, position, error, report)
         replay.resume_after(raw)
         return
     report.note(position, line.event)
