@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import shutil
 import subprocess
+import sys
 import tarfile
 import time
 import uuid
@@ -154,6 +156,33 @@ def test_digits_are_trained_registered_and_repeated_bit_by_bit(
     assert said.created_by == client.principal
     assert said.builder_id == "urn:ai-infra:builder:trainer"
     assert json.loads(said.metadata_json)["metrics"]["accuracy_e6"] > 900_000
+
+
+def test_an_artifact_is_verified_by_a_command_and_a_changed_byte_is_found(
+    client: Client, submit: Callable[..., Job], stack: Stack
+) -> None:
+    result = client.wait(submit({"content": secrets.token_hex(8)}), timeout=60)
+    said = result.registered.body
+    command = [sys.executable, "-m", "ai_infra.cli.main", "artifact", "verify", result.artifact_id]
+    command += ["--model", said.model, "--json"]
+
+    def verify() -> tuple[int, dict[str, Any]]:
+        env = {**os.environ, **stack.env()}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        return done.returncode, json.loads(done.stdout)
+
+    code, found = verify()
+    assert code == 0, found
+    assert [check["name"] for check in found["checks"]] == ["registration", "artifact", "manifest", "provenance"]
+    bucket, _, key = said.artifact_uri.removeprefix("s3://").partition("/")
+    with ObjectStore(client.settings) as objects:
+        data = bytearray(objects.get(said.artifact_uri))
+        data[600] ^= 1
+        objects.client.put_object(Bucket=bucket, Key=key, Body=bytes(data))
+    code, found = verify()
+    assert code == 1
+    wrong = {check["name"]: [r["code"] for r in check["reasons"]] for check in found["checks"] if not check["holds"]}
+    assert wrong == {"artifact": ["artifact_sha256"]}
 
 
 def test_a_job_is_queued_then_running_then_completed(client: Client, submit: Callable[..., Job]) -> None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote
 
 from ai_infra.client.client import Client
@@ -160,7 +160,8 @@ def publish(
             return body
         return None
 
-    return client.wait_for(published, answer, types=[ArtifactRegistered, ArtifactRefused], timeout=timeout)
+    found = client.wait_for(published, answer, types=[ArtifactRegistered, ArtifactRefused], timeout=timeout)
+    return cast("ArtifactRegistered | ArtifactRefused", found)  # mypy joins the two into their base class
 
 
 def _file_uri(path: Path) -> str:

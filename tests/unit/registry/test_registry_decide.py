@@ -349,7 +349,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(ACTIONS)
 def test_versions_are_dense_and_unique_and_every_claim_has_one_answer(actions: list[tuple[str, int, int]]) -> None:
     lane = LaneOfOne(prompt=False)

@@ -352,7 +352,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(ACTIONS)
 def test_a_job_never_has_two_results_and_always_gets_one(actions: list[tuple[str, int]]) -> None:
     lane = LaneOfOne()

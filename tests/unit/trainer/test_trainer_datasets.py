@@ -1,0 +1,92 @@
+"""Other bytes than the pinned ones never reach a training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from ai_infra.events.generated import DatasetRef
+from ai_infra_trainer.archive import tree_sha256
+from ai_infra_trainer.datasets import fetch_all, package_file
+from ai_infra_trainer.exceptions import Cancelled, DatasetMismatch, RunnerUnavailable
+
+NO_STORE = cast(Any, None)  # these datasets are on this machine
+
+
+def fetch(tmp_path: Path, *refs: DatasetRef, max_bytes: int = 1 << 20, cancelled: bool = False) -> Path:
+    into = tmp_path / "datasets"
+    into.mkdir()
+    stop = threading.Event()
+    if cancelled:
+        stop.set()
+    fetch_all(refs, into, objects=NO_STORE, max_bytes=max_bytes, cancelled=stop)
+    return into
+
+
+def ref(uri: str, content: bytes = b"", identifier: str = "d", sha256: str | None = None) -> DatasetRef:
+    return DatasetRef(
+        id=identifier, checksum=f"sha256:{sha256 or hashlib.sha256(content).hexdigest()}", version="1", uri=uri
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "a b.csv"
+    path.write_bytes(b"1,2\n")
+    return path
+
+
+def test_each_dataset_is_where_the_index_says(tmp_path: Path, file: Path) -> None:
+    into = fetch(tmp_path, ref(f"file://{tmp_path}/a%20b.csv", b"1,2\n"))
+    index = json.loads((into / "datasets.json").read_text())
+    assert (into / index["d"]["path"]).read_bytes() == b"1,2\n"
+    assert index["d"]["path"] == "d/a_b.csv"
+
+
+def test_other_bytes_are_refused(tmp_path: Path, file: Path) -> None:
+    with pytest.raises(DatasetMismatch, match="but the job pins"):
+        fetch(tmp_path, ref(f"file://{tmp_path}/a%20b.csv", b"other"))
+
+
+def test_all_datasets_together_have_a_bound(tmp_path: Path, file: Path) -> None:
+    one = ref(f"file://{tmp_path}/a%20b.csv", b"1,2\n", "one")
+    two = ref(f"file://{tmp_path}/a%20b.csv", b"1,2\n", "two")
+    with pytest.raises(DatasetMismatch) as refused:
+        fetch(tmp_path, one, two, max_bytes=6)
+    assert refused.value.code == "dataset_too_large"
+
+
+def test_a_directory_is_pinned_as_a_tree(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "x").write_text("x")
+    into = fetch(tmp_path, ref(f"file://{tree}/", sha256=tree_sha256(tree)))
+    assert (into / "d" / "tree" / "x").read_text() == "x"
+
+
+def test_a_cancelled_fetch_ends(tmp_path: Path, file: Path) -> None:
+    with pytest.raises(Cancelled):
+        fetch(tmp_path, ref(f"file://{tmp_path}/a%20b.csv", b"1,2\n"), cancelled=True)
+
+
+def test_a_host_that_does_not_answer_is_worth_another_try(tmp_path: Path) -> None:
+    with pytest.raises(RunnerUnavailable):
+        fetch(tmp_path, ref("https://127.0.0.1:9/d.csv"))
+
+
+@pytest.mark.parametrize(
+    "uri", ["python-package://no_such_package/d", "python-package://sklearn/", "python-package://a.b/c"]
+)
+def test_a_package_that_is_not_there_is_named(uri: str) -> None:
+    with pytest.raises(DatasetMismatch):
+        package_file(uri)
+
+
+def test_a_package_s_path_does_not_lead_out_of_it() -> None:
+    with pytest.raises(DatasetMismatch):
+        package_file("python-package://sklearn/../numpy/__init__.py")
