@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -121,9 +120,3 @@ def settings_of(tmp_path: Path) -> Callable[..., Settings]:
         return load_settings(environ={name: str(value) for name, value in variables.items()}, directory=tmp_path)
 
     return load
-
-
-@pytest.fixture
-def stopwatch() -> Callable[[], float]:
-    started = time.monotonic()
-    return lambda: time.monotonic() - started

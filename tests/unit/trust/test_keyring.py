@@ -15,7 +15,7 @@ from ai_infra.trust import changes
 from ai_infra.trust.exceptions import KeyringConflict, KeyringError
 from ai_infra.trust.init import first_principals
 from ai_infra.trust.keyring import Grant, Key, Keyring, Principal, Roots
-from ai_infra.trust.keyring_document import KEYRING_PAYLOAD_TYPE, sign_keyring, verify_keyring
+from ai_infra.trust.keyring_document import KEYRING_PAYLOAD_TYPE, draft, sign_keyring, verify_keyring
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra.trust.roles import ROLES
 from ai_infra.trust.signers import LocalSigner
@@ -105,11 +105,33 @@ def test_no_character_of_a_keyring_can_be_changed(data: st.DataObject) -> None:
     assert replace(read, text="") == replace(FIRST, text="")
 
 
+@pytest.mark.parametrize("depth", [900, 1100, 20_000])
+def test_deeply_nested_junk_is_a_bad_keyring_and_nothing_else(depth: int) -> None:
+    envelope = json.loads(FIRST.text)
+    nested = "[" * depth + "]" * depth
+    for text in (
+        nested,
+        FIRST.text.replace('"keyring":{', '"keyring":' + nested + ',"x":{'),
+        json.dumps(envelope)[:-1],
+    ):
+        with pytest.raises(KeyringError):
+            verify_keyring(text, FIRST.roots)
+
+
+def enveloped(payload: bytes) -> str:
+    encoded = base64.b64encode(payload).decode()
+    return json.dumps({"payload": encoded, "payloadType": KEYRING_PAYLOAD_TYPE, "signatures": [], "keyring": {}})
+
+
+@given(st.text(max_size=200) | st.binary(max_size=200).map(enveloped))
+def test_junk_is_a_bad_keyring_and_nothing_else(text: str) -> None:
+    with pytest.raises(KeyringError):
+        verify_keyring(text, FIRST.roots)
+
+
 def test_the_payload_can_not_be_exchanged_under_the_signatures() -> None:
     envelope = json.loads(FIRST.text)
-    body = json.loads(base64.b64decode(envelope["keyring"]))
-    body["roles"]["trainer"].append("promotion.decided")
-    envelope["keyring"] = base64.b64encode(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).decode()
+    envelope["keyring"]["roles"]["trainer"].append("promotion.decided")
     with pytest.raises(KeyringError, match="SHA-256 differs"):
         verify_keyring(json.dumps(envelope), FIRST.roots)
 
@@ -168,6 +190,7 @@ def test_versions_are_accepted_in_their_order_and_each_once() -> None:
     keyrings.accept(second)
     keyrings.accept(FIRST.text)
     assert keyrings.latest_version == 2
+    keyrings.accept(sign_keyring(draft(second), ROOT_SIGNERS[1:3]))
     with pytest.raises(KeyringConflict, match="Two different"):
         keyrings.accept(rival)
     assert keyrings.accept(third).version == 3

@@ -55,7 +55,7 @@ def verify_chain_certificate(text: str, keyring: Keyring) -> ChainCertificate:
         document = read_document(text, CERTIFICATE_PAYLOAD_TYPE)
         doc = msgspec.json.decode(document.payload, type=_Document)
         public_key = read_public_key(doc.public_key, "The chain key")
-    except (KeyFormatError, msgspec.DecodeError) as error:
+    except (KeyFormatError, msgspec.DecodeError, ValueError) as error:
         raise BadCertificate(f"Not a chain key's certificate: {error}") from None
     issuer = keyring.key_of(doc.issuer, AUDIT)
     if issuer is None:

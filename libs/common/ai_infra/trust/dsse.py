@@ -61,7 +61,7 @@ def read_document(text: str, payload_type: str) -> SignedDocument:
         found = outer["payloadType"]
         payload = decode(outer["payload"], "The envelope's payload")
         signatures = tuple((str(item["keyid"]), decode(item["sig"], "A signature")) for item in outer["signatures"])
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise KeyFormatError(f"Not a DSSE envelope ({type(error).__name__}).") from None
     if found != payload_type:
         raise KeyFormatError(f"Expected a document of type {payload_type}, got {found!r}.")

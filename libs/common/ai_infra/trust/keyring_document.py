@@ -3,9 +3,10 @@
 The text is a DSSE envelope with the keyring beside it. What is signed is a small statement of the keyring's version and
 SHA-256, because a KMS signs at most 4,096 bytes and a root key may live in one:
 
-    {"keyring": base64(canonical JSON of the keyring), "payload": base64({"keyring_sha256", "version"}),
+    {"keyring": {...}, "payload": base64({"keyring_sha256", "version"}),
      "payloadType": "application/vnd.ai-infra.keyring.v1+json", "signatures": [{"keyid", "sig"}]}
 
+where keyring_sha256 is over the canonical JSON (RFC 8785) of "keyring".
 `verify_keyring` is the only way from text to a `Keyring` that counts.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import orjson
@@ -22,7 +23,7 @@ from ai_infra.errors import ConfigurationError
 from ai_infra.events.canonical import canonical_json, sha256_hex
 from ai_infra.events.exceptions import CanonicalError
 from ai_infra.trust.dsse import SignedDocument, SignsMessages, read_document, sign_document
-from ai_infra.trust.ed25519 import decode, encode, read_public_key
+from ai_infra.trust.ed25519 import encode, read_public_key
 from ai_infra.trust.exceptions import KeyFormatError, KeyringError
 from ai_infra.trust.keyring import (
     Grant,
@@ -41,7 +42,7 @@ MAX_TEXT_BYTES: Final = 47 * 1024
 
 
 class _Envelope(msgspec.Struct):
-    keyring: str
+    keyring: Any
 
 
 class _Statement(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,7 +61,7 @@ class _KeyDoc(msgspec.Struct, forbid_unknown_fields=True):
     principal: str
     use: str
     deployed_at: int
-    description: str
+    description: str = ""
     not_before: int | None = None
     not_after: int | None = None
 
@@ -101,12 +102,12 @@ def sign_keyring(keyring: Keyring, signers: Iterable[SignsMessages]) -> str:
     Whether enough roots signed is for `verify_keyring` to say.
     """
     check_keyring(keyring)
-    body = canonical_json(_to_document(keyring))
-    statement = {"keyring_sha256": sha256_hex(body), "version": keyring.version}
+    body = _to_document(keyring)
+    statement = {"keyring_sha256": sha256_hex(canonical_json(body)), "version": keyring.version}
     envelope = orjson.loads(sign_document(KEYRING_PAYLOAD_TYPE, statement, signers))
-    text = canonical_json({**envelope, "keyring": encode(body)}).decode()
-    if len(text) > MAX_TEXT_BYTES:
-        raise KeyringError(f"The signed keyring has {len(text)} bytes, {MAX_TEXT_BYTES} at most.")
+    text = canonical_json({**envelope, "keyring": body}).decode()
+    if len(text.encode()) > MAX_TEXT_BYTES:
+        raise KeyringError(f"The signed keyring has {len(text.encode())} bytes, {MAX_TEXT_BYTES} at most.")
     return text
 
 
@@ -153,7 +154,7 @@ def read_roots(path: Path) -> Roots:
             f"The pinned root keys {path} cannot be read: {error.strerror}. `ai-infra keys init` writes them; "
             "AI_INFRA_TRUST_ROOTS says where they are."
         ) from None
-    except (msgspec.DecodeError, KeyFormatError, KeyringError) as error:
+    except (msgspec.DecodeError, ValueError, KeyFormatError, KeyringError) as error:
         raise ConfigurationError(f"{path} does not hold root keys: {error}") from None
 
 
@@ -165,11 +166,11 @@ def _read(text: str) -> tuple[SignedDocument, Keyring]:
         document = read_document(text, KEYRING_PAYLOAD_TYPE)
         statement = msgspec.json.decode(document.payload, type=_Statement)
         envelope = msgspec.json.decode(text, type=_Envelope)
-        body = decode(envelope.keyring, "The keyring")
+        body = canonical_json(envelope.keyring)
         if sha256_hex(body) != statement.keyring_sha256:
             raise KeyringError("The keyring is not the one that was signed: its SHA-256 differs.")
         keyring = _from_document(body, text)
-    except (msgspec.DecodeError, KeyFormatError, CanonicalError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError, KeyFormatError, CanonicalError) as error:
         raise KeyringError(f"Not a keyring: {error}") from None
     if keyring.version != statement.version:
         raise KeyringError(f"The keyring is version {keyring.version}; signed was version {statement.version}.")
@@ -192,19 +193,7 @@ def _to_document(keyring: Keyring) -> dict[str, object]:
         "version": keyring.version,
         "created_at": keyring.created_at,
         "roots": _roots_document(keyring.roots),
-        "keys": [
-            {
-                "id": key.id,
-                "public_key": encode(key.public_key),
-                "principal": key.principal,
-                "use": key.use,
-                "not_before": key.not_before,
-                "not_after": key.not_after,
-                "deployed_at": key.deployed_at,
-                "description": key.description,
-            }
-            for _, key in sorted(keyring.keys.items())
-        ],
+        "keys": [_key_document(key) for _, key in sorted(keyring.keys.items())],
         "principals": [
             {
                 "id": principal.id,
@@ -228,6 +217,19 @@ def _to_document(keyring: Keyring) -> dict[str, object]:
             for _, revocation in sorted(keyring.revocations.items())
         ],
     }
+
+
+def _key_document(key: Key) -> dict[str, object]:
+    document: dict[str, object] = {
+        "id": key.id,
+        "public_key": encode(key.public_key),
+        "principal": key.principal,
+        "use": key.use,
+        "deployed_at": key.deployed_at,
+    }
+    # What a key does not have is left out: keys stay for ever, and the keyring travels in one event.
+    optional = {"description": key.description or None, "not_before": key.not_before, "not_after": key.not_after}
+    return document | {name: value for name, value in optional.items() if value is not None}
 
 
 def _from_document(body: bytes, text: str) -> Keyring:

@@ -17,7 +17,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ai_infra.errors import ConfigurationError
+from ai_infra.errors import AiInfraError, ConfigurationError
+from ai_infra.telemetry import metrics
 from ai_infra.trust.ed25519 import (
     MAX_MESSAGE_BYTES,
     encode,
@@ -28,7 +29,7 @@ from ai_infra.trust.ed25519 import (
     sign,
     verifies,
 )
-from ai_infra.trust.exceptions import KeyFormatError, WrongSignature
+from ai_infra.trust.exceptions import KeyFormatError, SigningRefused, SigningUnavailable, WrongSignature
 
 if TYPE_CHECKING:
     from ai_infra.settings import Settings
@@ -77,6 +78,29 @@ class LocalSigner:
         return f"LocalSigner({self.key_id!r})"
 
 
+class MeasuredSigner:
+    """A long-lived key whose signatures are timed, and whose failures are counted."""
+
+    __slots__ = ("_scheme", "_signer", "key_id", "public_key")
+
+    def __init__(self, signer: Signer, scheme: str) -> None:
+        self._signer = signer
+        self._scheme = scheme
+        self.key_id = signer.key_id
+        self.public_key = signer.public_key
+
+    def sign(self, message: bytes) -> bytes:
+        try:
+            with metrics.TRUST_SIGN.labels(self._scheme).time():
+                return self._signer.sign(message)
+        except AiInfraError:
+            metrics.SIGN_ERRORS.labels(self._scheme, self.key_id).inc()
+            raise
+
+    def __repr__(self) -> str:
+        return f"MeasuredSigner({self.key_id!r}, {self._scheme})"
+
+
 def check_size(message: bytes) -> None:
     """Raise ValueError for a message that a KMS could not sign: a bug of the caller."""
     if len(message) > MAX_MESSAGE_BYTES:
@@ -100,6 +124,15 @@ def open_signer(uri: str, *, key_id: str, settings: Settings, expected_public_ke
     public key is asked at once, so that opening shows whether it answers. Raises ConfigurationError (and
     KeyFormatError under it), SigningUnavailable, SigningRefused, WrongSignature.
     """
+    scheme = uri.partition(":")[0].replace("arn", "awskms")
+    try:
+        return MeasuredSigner(_open(uri, key_id, settings, expected_public_key), scheme)
+    except (SigningUnavailable, SigningRefused):
+        metrics.SIGN_ERRORS.labels(scheme, key_id).inc()
+        raise
+
+
+def _open(uri: str, key_id: str, settings: Settings, expected_public_key: bytes | None) -> Signer:
     scheme, _, rest = uri.partition(":")
     local = _open_local(scheme, rest, key_id, settings)
     if local is not None:

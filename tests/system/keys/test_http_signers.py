@@ -6,14 +6,19 @@ import base64
 import json
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from ai_infra.errors import ConfigurationError
 from ai_infra.settings import Settings
 from ai_infra.trust.ed25519 import public_key_pem, verifies
 from ai_infra.trust.exceptions import KeyFormatError, SigningRefused, SigningUnavailable, WrongSignature
-from ai_infra.trust.signers import LocalSigner, Signer, open_signer
+from ai_infra.trust.init import init_keys
+from ai_infra.trust.keyring_files import private_key_path
+from ai_infra.trust.open import open_service_signer
+from ai_infra.trust.signers import LocalSigner, Signer, open_signer, read_private_key_file
 
 from .signing_services import Certificates, SigningService, make_certificates, serve
 
@@ -167,7 +172,7 @@ def test_the_token_goes_along_and_shows_nowhere(adapter: Callable[..., Signer], 
     with pytest.raises(SigningRefused) as refused:
         signer.sign(b"message")
     assert service.seen[0][1]["authorization"] == "Bearer s3cret-token"
-    assert "s3cret" not in str(refused.value) + repr(signer.__dict__)
+    assert "s3cret" not in str(refused.value) + repr(signer)
 
 
 def test_a_server_of_another_authority_is_not_believed(service: SigningService, settings_of: SettingsOf) -> None:
@@ -211,3 +216,29 @@ def test_certificates_that_can_not_be_read_are_named(settings_of: SettingsOf, ce
     settings = settings_of(KMS_ENDPOINT="https://127.0.0.1:9", KMS_MTLS_CA_PATH=certificates.directory / "none.pem")
     with pytest.raises(ConfigurationError, match="KMS_MTLS_CA_PATH"):
         open_signer("kernel-kms:x", key_id="x", settings=settings)
+
+
+def test_require_kms_refuses_to_start_while_the_kms_does_not_sign(settings_of: SettingsOf, tmp_path: Path) -> None:
+    init_keys(tmp_path / "keys")
+    trainer = LocalSigner("trainer-1", read_private_key_file(private_key_path(tmp_path / "keys", "trainer-1")))
+    with serve(SigningService({"trainer-1": trainer})) as service:
+        settings = settings_of(
+            REQUIRE_KMS="true", AI_INFRA_KMS_ENDPOINT=service.url, AI_INFRA_KEYS_DIR=tmp_path / "keys"
+        )
+        assert open_service_signer(settings, "trainer").key_id == "trainer-1"
+        service.failures = [503] * 3
+        with pytest.raises(SigningUnavailable):
+            open_service_signer(settings, "trainer")
+
+
+def test_failures_of_a_signing_service_are_counted(adapter: Callable[..., Signer], service: SigningService) -> None:
+    def failed() -> float:
+        return REGISTRY.get_sample_value("ai_infra_sign_errors_total", {"scheme": "https+sign", "key": "audit-1"}) or 0
+
+    before = failed()
+    service.failures = [403]
+    with pytest.raises(SigningRefused):
+        adapter().sign(b"message")
+    assert failed() == before + 1
+    adapter().sign(b"message")
+    assert failed() == before + 1
