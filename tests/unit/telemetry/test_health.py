@@ -68,6 +68,18 @@ def test_metrics_are_shown_and_an_unknown_path_names_the_known_ones() -> None:
         assert "/metrics" in httpx.get(f"{server.url}/nothing").json()["paths"]
 
 
+def test_requests_are_timed_by_route_and_what_strangers_ask_for_is_one_route() -> None:
+    with HealthServer(0, {}, service="timed") as server:
+        for path in ("/healthz", "/.git/config", "/etc/passwd"):
+            httpx.get(f"{server.url}{path}")
+        text = httpx.get(f"{server.url}/metrics").text
+    counts = [line for line in text.splitlines() if "_count{" in line and 'service="timed"' in line]
+    assert sorted(counts) == [
+        'http_request_duration_seconds_count{method="GET",route="/healthz",service="timed",status="200"} 1.0',
+        'http_request_duration_seconds_count{method="GET",route="other",service="timed",status="404"} 2.0',
+    ]
+
+
 def test_a_port_that_is_taken_is_said_with_what_to_do() -> None:
     with HealthServer(0, {}) as server, pytest.raises(ConfigurationError, match="AI_INFRA_HTTP_PORT"):
         HealthServer(server.port, {})

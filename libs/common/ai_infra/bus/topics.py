@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -204,22 +204,37 @@ def check_topics(settings: Settings) -> list[Problem]:
     existing = admin.topics()
     problems = _shape_problems(specs.values(), existing)
     present = [name for name in specs if name in existing]
-    for name, config in admin.configs(present).items():
-        for key, expected in specs[name].config.items():
-            if config.get(key) != expected:
-                problems.append(
-                    Problem(
-                        name,
-                        f"{key} is {config.get(key)}, expected {expected}",
-                        f"set it: kafka-configs.sh --alter --entity-type topics --entity-name {name} "
-                        f"--add-config {key}={expected}",
-                    )
-                )
+    for name, wrong in _wrong_settings(admin, specs, present).items():
+        problems += [
+            Problem(name, f"{key} is {found}, expected {specs[name].config[key]}", "ai-infra topics check --fix")
+            for key, found in wrong.items()
+        ]
     if all(name in existing and existing[name].partitions == specs[name].partitions for name in specs):
         for service in SERVICES:
             problems += _position_problems(admin, service, settings.log.lanes)
     problems += _broker_problems(admin)
     return problems
+
+
+def correct_settings(settings: Settings) -> tuple[str, ...]:
+    """Sets the settings of topics that differ from what they should be; returns those topics."""
+    admin = KafkaAdmin(settings)
+    specs = {spec.name: spec for spec in topic_specs(settings)}
+    wrong = _wrong_settings(admin, specs, [name for name in specs if name in admin.topics()])
+    for name, keys in wrong.items():
+        admin.set_topic_config(name, {key: specs[name].config[key] for key in keys})
+    return tuple(wrong)
+
+
+def _wrong_settings(
+    admin: KafkaAdmin, specs: Mapping[str, TopicSpec], present: Sequence[str]
+) -> dict[str, dict[str, str | None]]:
+    """Per topic, the settings that differ and what they are."""
+    found = {
+        name: {key: config.get(key) for key, wanted in specs[name].config.items() if config.get(key) != wanted}
+        for name, config in admin.configs(present).items()
+    }
+    return {name: wrong for name, wrong in found.items() if wrong}
 
 
 def _shape_problems(specs: Iterable[TopicSpec], existing: Mapping[str, TopicState]) -> list[Problem]:

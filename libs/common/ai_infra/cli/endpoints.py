@@ -1,4 +1,4 @@
-"""What running replicas say of themselves over HTTP: health, and a few of their metrics."""
+"""What running replicas say of themselves over HTTP: health, and how long they can still sign."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ from ai_infra.errors import AiInfraError, ConfigurationError
 from ai_infra.settings import Settings
 
 _TIMEOUT: Final = 3.0  # seconds; a replica answers in milliseconds or is stuck
-_WANTED: Final = frozenset(
-    {"ai_infra_trust_delegation_remaining_seconds", "ai_infra_indexer_retention_used_ratio", "ai_infra_queue_depth"}
-)
+DELEGATION_METRIC: Final = "ai_infra_trust_delegation_remaining_seconds"
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
     """A replica as it answers. `status`: ok, not ready, failing, or unreachable; `reasons`: what isn't well, by check.
 
-    `metrics`: the largest sample of each metric that status looks at.
+    `delegation_seconds`: for how much longer it can sign without its signing service.
     """
 
     service: str
@@ -34,7 +32,7 @@ class Replica:
     url: str
     status: str
     reasons: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    delegation_seconds: float | None = None
 
 
 def replicas(settings: Settings) -> list[Replica]:
@@ -79,15 +77,11 @@ def _ask(service: str, name: str, url: str) -> Replica:
         return Replica(service, name, url, "unreachable", {"http": f"{type(error).__name__} at {url}"})
     checks = health.get("checks", {})
     reasons = {check: str(result) for check, result in checks.items() if result != "ok"}
-    return Replica(service, name, url, str(health.get("status", "unknown")), reasons, _samples(metrics))
+    return Replica(service, name, url, str(health.get("status", "unknown")), reasons, _delegation(metrics))
 
 
-def _samples(text: str) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _delegation(text: str) -> float | None:
     for family in text_string_to_metric_families(text):
-        if family.name in _WANTED:
-            values = [sample.value for sample in family.samples]
-            if values:
-                least = family.name == "ai_infra_trust_delegation_remaining_seconds"
-                found[family.name] = min(values) if least else max(values)
-    return found
+        if family.name == DELEGATION_METRIC:
+            return min((sample.value for sample in family.samples), default=None)
+    return None

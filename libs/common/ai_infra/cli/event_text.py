@@ -145,6 +145,7 @@ def in_full(judged: Judged) -> Renderable:
     data["causes"] = [f"{cause['id']} (lane {cause['lane']})" for cause in data["causes"]]
     data["signature"] = f"good: {data['principal']}, by {data['signer']}"
     del data["verified"]
+    data = {name: value for name, value in data.items() if value not in (None, [])}
     return stack(
         record(data, title=f"{data['topic']} — verified"),
         record({name: _full(name, value) for name, value in body.items()}, title="What it says"),

@@ -28,13 +28,18 @@ def create(as_json: Json = False) -> None:
 
 
 @app.command()
-def check(as_json: Json = False) -> None:
+def check(
+    fix: Annotated[bool, typer.Option("--fix", help="Set the topics' settings right; touches nothing else.")] = False,
+    as_json: Json = False,
+) -> None:
     """Compare topics, their settings and the groups' positions with what they should be. Exits with 1 on a problem."""
-    from ai_infra.bus.topics import check_topics, topic_specs
+    from ai_infra.bus.topics import check_topics, correct_settings, topic_specs
     from ai_infra.settings import load_settings
 
     settings = load_settings()
     with progress("looking at topics and groups"):
+        if fix:
+            correct_settings(settings)
         problems = check_topics(settings)
     show(
         {"problems": problems},

@@ -33,8 +33,6 @@ DELEGATION_SHARE: Final = 0.25  # renewed at half; below a quarter the signing s
 RETENTION_SHARE: Final = 0.5
 CATCH_UP_SECONDS: Final = 15.0
 
-_DELEGATION: Final = "ai_infra_trust_delegation_remaining_seconds"
-
 Say = Callable[[str], None]
 
 
@@ -201,7 +199,7 @@ def _judge(settings: Settings, vitals: Vitals, service: ServiceVitals, mine: lis
         if replica.status != "ok":
             why = "; ".join(f"{check}: {reason}" for check, reason in replica.reasons.items())
             vitals.problem(replica.name, f"{replica.status} ({why})", f"ai-infra dev logs {replica.name}")
-    lives = [r.metrics[_DELEGATION] for r in service.replicas if _DELEGATION in r.metrics]
+    lives = [r.delegation_seconds for r in service.replicas if r.delegation_seconds is not None]
     if lives:
         service.delegation_seconds = min(lives)
         if service.delegation_seconds < DELEGATION_SHARE * settings.keys.delegation_hours * 3600:

@@ -15,6 +15,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,12 +28,14 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from ai_infra.errors import ConfigurationError
+from ai_infra.telemetry.metrics import HTTP_REQUEST_DURATION
 
 log = structlog.get_logger(__name__)
 
 Check = Callable[[], str | None]
 """Returns None when well, else one sentence that says why not."""
 
+ROUTES: Final = ("/health", "/healthz", "/readyz", "/metrics")
 _CLIENT_TIMEOUT: Final = 10.0  # seconds that a client may take: a slow one must not hold a thread for ever
 
 
@@ -61,7 +64,7 @@ class HealthServer:
         self._checks = checks
         self._liveness = liveness or {}
         self._details = details
-        self._service = service
+        self.service = service
         self._registry = registry
         self._since = datetime.now(UTC)
         self._tls = _tls_context(tls_cert, tls_key, tls_client_ca)
@@ -121,7 +124,7 @@ class HealthServer:
                 live, ready = _results(self._liveness), _results(self._checks)
                 status = "failing" if _failed(live) else "not ready" if _failed(ready) else "ok"
                 body = {
-                    "service": self._service,
+                    "service": self.service,
                     "status": status,
                     "version": _version(),
                     "since": self._since.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -130,7 +133,7 @@ class HealthServer:
                 if self._details is not None:
                     body.update(self._details())
                 return _json(200, body)
-        return _json(404, {"error": "not found", "paths": ["/health", "/healthz", "/readyz", "/metrics"]})
+        return _json(404, {"error": "not found", "paths": ROUTES})
 
 
 class _Server(ThreadingHTTPServer):
@@ -175,9 +178,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(with_body=False)
 
     def _reply(self, *, with_body: bool) -> None:
-        status, content_type, body = self.server.health.answer(
-            self.path.partition("?")[0], self.headers.get("Accept", "")
-        )
+        started = time.perf_counter()
+        path = self.path.partition("?")[0]
+        status, content_type, body = self.server.health.answer(path, self.headers.get("Accept", ""))
+        # What strangers ask for must not become a label each.
+        route = path if path in ROUTES else "other"
+        labels = (self.server.health.service, route, self.command, str(status))
+        HTTP_REQUEST_DURATION.labels(*labels).observe(time.perf_counter() - started)
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))

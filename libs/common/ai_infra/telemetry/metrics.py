@@ -78,9 +78,6 @@ BUS_DEAD_LETTERS: Final = Counter("ai_infra_bus_dead_letters_total", "Records pu
 # Any error that the runtime met and answered. code: AiInfraError.code or the Kafka error's name.
 BUS_ERRORS: Final = Counter("ai_infra_bus_errors_total", "Errors met by the runtime.", ["service", "code"])
 BUS_DECIDE: Final = Histogram("ai_infra_bus_decide_seconds", "Time inside `decide`.", ["service"], buckets=_QUICK)
-BUS_VERIFY: Final = Histogram(
-    "ai_infra_bus_verify_seconds", "Time to verify a batch of records.", ["service"], buckets=_QUICK
-)
 BUS_TRANSACTION: Final = Histogram(
     "ai_infra_bus_transaction_seconds", "From begin to commit of a transaction.", ["service"], buckets=_QUICK
 )
@@ -98,8 +95,6 @@ BUS_RESTORE: Final = Histogram("ai_infra_bus_restore_seconds", "Time to restore 
 BUS_WORK: Final = Histogram(
     "ai_infra_bus_work_seconds", "Time of a piece of work.", ["service", "kind", "outcome"], buckets=_LONG
 )
-BUS_WORK_RUNNING: Final = Gauge("ai_infra_bus_running_work", "Work in its slots now.", ["service", "kind"])
-BUS_TIMERS: Final = Gauge("ai_infra_bus_timers", "Timers that are set.", ["service"])
 
 # --- trust: keys and who may say what ---------------------------------------------------------------------------------
 
