@@ -28,7 +28,12 @@ def test_who_waits_gets_the_place_that_is_given_back() -> None:
     slots = Slots(1)
     slots.acquire("a", NEVER)
     got = threading.Event()
-    waiter = threading.Thread(target=lambda: slots.acquire("b", NEVER) and got.set())
+
+    def wait() -> None:
+        if slots.acquire("b", NEVER):
+            got.set()
+
+    waiter = threading.Thread(target=wait)
     waiter.start()
     assert not got.is_set()
     slots.release("a")
