@@ -14,7 +14,7 @@ from ai_infra.devstack.exceptions import PartFailed
 Progress = Callable[[str], None]
 """Takes one line of text for people. It may be called from several threads."""
 
-SAY_AGAIN_SECONDS: Final = 10.0  # nobody should look at a silent terminal for longer
+SAY_AGAIN_SECONDS: Final = 15.0  # nobody should look at a silent terminal for longer
 LAST_LINES: Final = 15
 
 
@@ -31,7 +31,7 @@ def run_with_progress(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a program to its end, saying every ten seconds that `what` is still going on.
+    """Run a program to its end, saying now and then that `what` is still going on.
 
     Its output goes to the file `output`; the last lines of it are in the error when it fails.
     """
