@@ -6,7 +6,6 @@ nothing here.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -15,13 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from ai_infra.devstack import Stack
+from ai_infra.devstack import Stack, claimed_name
 from ai_infra.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 LANES = 4  # enough for models to land in different lanes, few enough to be quick on two cores
 SESSION_MS = 6_000  # how long the lanes of a killed replica stay with it: tests wait for that
-SESSIONS = 9  # test runs side by side in one clone
 
 # With Docker the same stack comes from compose.yaml, through testcontainers. Taken out of the environment at once,
 # because an AI_INFRA_* name that no setting knows is an error for the processes that the tests start.
@@ -45,7 +43,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
             terminal.ensure_newline()
             terminal.write_line(f"  [stack] {line}")
 
-    with _name_of_our_own() as name:
+    with claimed_name(ROOT, "test") as name:
         stack = Stack(
             name, ROOT, lanes=LANES, fsync=False, session_ms=SESSION_MS, backend="containers" if IN_DOCKER else "auto"
         )
@@ -70,22 +68,6 @@ def database(stack: Stack) -> Iterator[str]:
     name = f"test_{secrets.token_hex(6)}"
     yield stack.create_database(name)
     stack.drop_database(name)
-
-
-@contextmanager
-def _name_of_our_own() -> Iterator[str]:
-    """The first of test, test-2, test-3 … that no other test run holds. The kernel frees it when we die."""
-    (ROOT / ".ai-infra").mkdir(exist_ok=True)
-    for number in range(1, SESSIONS + 1):
-        name = "test" if number == 1 else f"test-{number}"
-        with (ROOT / ".ai-infra" / f"{name}.session").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield name
-            return
-    pytest.fail(f"{SESSIONS} test runs hold a stack in {ROOT} already")
 
 
 @contextmanager

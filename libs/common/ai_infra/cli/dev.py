@@ -18,8 +18,10 @@ import typer
 
 from ai_infra.cli.output import Json, note, rows, show
 from ai_infra.devstack import PartStatus, Stack, StackError, StackNotRunning
+from ai_infra.devstack.claims import is_claimed
 from ai_infra.devstack.environment import as_exports
 from ai_infra.devstack.progress import Progress
+from ai_infra.devstack.stack import HOME
 from ai_infra.devstack.waiting import wait_until
 from ai_infra.errors import ConfigurationError
 
@@ -57,7 +59,9 @@ def up(
 @app.command()
 def down(
     name: Name = "dev",
-    every: Annotated[bool, typer.Option("--all", help="Every stack of this directory.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every stack of this directory, but those that a test run holds.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Stop services and servers. Data stays."""
@@ -175,7 +179,9 @@ def furnish() -> None:
 
 
 def _names() -> list[str]:
-    return sorted(path.parent.name for path in (Path.cwd() / ".ai-infra").glob("*/state.json"))
+    here = Path.cwd()
+    known = sorted(path.parent.name for path in (here / HOME).glob("*/state.json"))
+    return [name for name in known if not is_claimed(here, name)]
 
 
 def _command(command: str, name: str) -> str:
