@@ -59,6 +59,7 @@ replica works a lane only while it holds that partition of all of them."""
 
 DAY_MS: Final = 86_400_000
 INPUT_RETENTION_MS: Final = 30 * DAY_MS
+_FIX: Final = "ai-infra topics check --fix"
 _UP_TIMEOUT: Final = 60.0  # seconds until new topics must have leaders
 
 
@@ -80,11 +81,12 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something about topics or groups that is not as it should be, and what to do."""
+    """Something about topics or groups that is not as it should be, and what to do. `serious`: services can't work."""
 
     subject: str
     what: str
     fix: str
+    serious: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ def check_topics(settings: Settings) -> list[Problem]:
     present = [name for name in specs if name in existing]
     for name, wrong in _wrong_settings(admin, specs, present).items():
         problems += [
-            Problem(name, f"{key} is {found}, expected {specs[name].config[key]}", "ai-infra topics check --fix")
+            Problem(name, f"{key} is {found}, expected {specs[name].config[key]}", _FIX, serious=False)
             for key, found in wrong.items()
         ]
     if all(name in existing and existing[name].partitions == specs[name].partitions for name in specs):
@@ -312,6 +314,7 @@ def _broker_problems(admin: KafkaAdmin) -> list[Problem]:
                     f"offsets.retention.minutes is {minutes}: a group that stands still loses its position before its "
                     f"input is deleted",
                     f"set offsets.retention.minutes={need} on all brokers",
+                    serious=False,
                 )
             ]
     return []

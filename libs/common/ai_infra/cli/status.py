@@ -44,8 +44,9 @@ def _data(vitals: Vitals) -> dict[str, Any]:
 def _page(vitals: Vitals) -> Any:
     from ai_infra.cli.positions import age
 
-    parts = "   ".join(f"{name}: {state}" for name, state in vitals.parts.items())
-    sections: list[Any] = [f"environment {vitals.environment}   {parts}   keyring: version {vitals.keyring or 'none'}"]
+    states = vitals.parts | ({"keyring": f"version {vitals.keyring}"} if vitals.keyring else {})
+    parts = "   ".join(f"{name}: {state}" for name, state in states.items())
+    sections: list[Any] = [f"environment {vitals.environment}   {parts}"]
     if vitals.services:
         sections.append(
             rows(
