@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Final
 
 import structlog
@@ -52,7 +53,9 @@ class ServiceProcess:
         try:
             self.broadcast.catch_up(CATCH_UP_SECONDS)
             topics = [t.TOPIC for t in (*says, EventRefused, ProducerHeartbeat)]  # type: ignore[attr-defined]
-            self.session = Session(open_service_signer(settings, name), name, topics, self.keyring_version)
+            signer = open_service_signer(settings, name, self.keyrings.latest)
+            lifetime = timedelta(hours=settings.keys.delegation_hours)
+            self.session = Session(signer, name, topics, self.keyring_version, lifetime)
         except BaseException:
             self.close()
             raise
