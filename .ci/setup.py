@@ -48,7 +48,10 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
         print(f"set-up failed: {error}", file=sys.stderr)
         if isinstance(error.cmd, list) and "ensurepip" in error.cmd:
-            print("this Python makes no virtual environments: install its venv package (Debian: python3-venv)", file=sys.stderr)
+            print(
+                "this Python makes no virtual environments: install its venv package (Debian: python3-venv)",
+                file=sys.stderr,
+            )
         return 1
     STAMP.write_text(wanted)
     say("set-up done")
@@ -65,7 +68,9 @@ def runs(python: Path) -> bool:
     """Whether this virtual environment works and is of the Python that runs us."""
     if not python.exists():
         return False
-    answer = subprocess.run([python, "-c", "import pip, sys; print(sys.version)"], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        [python, "-c", "import pip, sys; print(sys.version)"], capture_output=True, text=True, check=False
+    )
     return answer.returncode == 0 and answer.stdout.strip() == sys.version
 
 
