@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import secrets
-import time
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,10 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-from confluent_kafka import Producer
 
-from ai_infra.bus.kafka_config import producer_config
-from ai_infra.bus.speech import Speech
 from ai_infra.client import (
     AnswerTimeout,
     Client,
@@ -40,14 +39,12 @@ from ai_infra.events.generated import (
     PromotionDecided,
     RolloutState,
 )
-from ai_infra.events.lanes import lane_of
 from ai_infra.manifest.approval import open_approval
 from ai_infra.manifest.decision import open_decision
 from ai_infra.manifest.identity import artifact_id
 from ai_infra.manifest.registration import Registration, sign_registration
 from ai_infra.settings import Settings
-from ai_infra.trust.open import open_manifest_signer, open_service_signer
-from ai_infra.trust.session import Session
+from ai_infra.trust.open import open_manifest_signer
 from ai_infra.trust.signers import LocalSigner, Signer
 
 DATASET = DatasetRef(id="held-out", checksum="sha256:" + "0" * 64, version="1", uri="s3://b/held-out")
@@ -55,18 +52,14 @@ DATASET = DatasetRef(id="held-out", checksum="sha256:" + "0" * 64, version="1", 
 
 @dataclass
 class Registry:
-    """Says `artifact.registered` as the registry does: counted, chained, with a signature by the manifest key."""
+    """Says `artifact.registered` with the role of a registry, and with a signature by the manifest key.
 
-    settings: Settings
+    It is a principal of its own: numbering what it says as the real registry would spoil that one's sequence.
+    """
+
+    client: Client
     manifest: Signer
-    heads: dict[int, tuple[int, str | None]] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        signer = open_service_signer(self.settings, "registry")
-        self._speech = Speech("registry", Session(signer, "registry", [ArtifactRegistered.TOPIC], lambda: 1))
-        self._producer = Producer(producer_config(self.settings, "test"))
-        self._epoch = int(time.time() * 1000)
 
     def register(self, model: str, *, signed_by: Signer | None = None) -> str:
         """A new artifact of the model; returns its id."""
@@ -117,35 +110,17 @@ class Registry:
             keyring_version=1,
             rules="registry/v1",
         )
-        self.say(body, lane_of(model, self.settings.log.lanes))
+        self.client.publish(body)
         return registration.artifact_id
-
-    def say(self, body: Any, lane: int) -> None:
-        seq, prev = self.heads.get(lane, (0, None))
-        said = self._speech.event(
-            body,
-            key=body.model,
-            lane=lane,
-            event_id=uuid7(),
-            time=datetime.now(UTC).replace(microsecond=0),
-            subject=None,
-            epoch=self._epoch,
-            seq=seq + 1,
-            prev=prev,
-            causes=(),
-            traceparent=None,
-        )
-        self.heads[lane] = (seq + 1, said.hash)
-        out = said.outgoing
-        self._producer.produce(
-            out.topic, partition=out.partition, key=out.key, value=out.value, headers=list(out.headers)
-        )
-        assert self._producer.flush(10) == 0
 
 
 @pytest.fixture(scope="module")
-def registry(settings: Settings) -> Registry:
-    return Registry(settings, open_manifest_signer(settings))
+def registry(stack: Stack, settings: Settings) -> Iterator[Registry]:
+    name = f"outside-registry-{secrets.token_hex(3)}"
+    new_key = ["keys", "new", f"{name}-1", "--principal", name, "--kind", "orchestrator", "--role", "registry"]
+    subprocess.run([sys.executable, "-m", "ai_infra.cli.main", *new_key], env={**os.environ, **stack.env()}, check=True)
+    with Client(settings, key_id=f"{name}-1") as client:
+        yield Registry(client, open_manifest_signer(settings))
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +148,7 @@ def promote(client: Client, registry: Registry, model: str, **more: Any) -> str:
     artifact = registry.register(model)
     evaluate(client, model, artifact)
     promotion = client.request_promotion(model=model, artifact_id=artifact, env="prod", reason="better", **more)
-    client.wait(promotion, timeout=30)
+    client.wait(promotion, timeout=60)
     return artifact
 
 
@@ -183,7 +158,7 @@ def test_a_promotion_is_applied_and_each_step_is_signed_by_the_promotion_key(
     artifact = registry.register(model)
     evaluate(client, model, artifact)
     promotion = client.request_promotion(model=model, artifact_id=artifact, env="production", reason="better")
-    result = client.wait(promotion, timeout=30)
+    result = client.wait(promotion, timeout=60)
     assert (result.artifact_id, result.revision, result.env) == (artifact, 1, Environment.PROD)
 
     steps = client.history(PromotionDecided, model=model)
@@ -205,7 +180,7 @@ def test_a_low_score_is_rejected_with_the_reason(client: Client, registry: Regis
     evaluate(client, model, artifact, score=0.5)
     promotion = client.request_promotion(model=model, artifact_id=artifact, env="prod", reason="try")
     with pytest.raises(PromotionRejectedError) as caught:
-        client.wait(promotion, timeout=30)
+        client.wait(promotion, timeout=60)
     assert [r.code for r in caught.value.reasons] == ["score_below_threshold"]
     assert caught.value.code == "score_below_threshold"
     assert not client.history(DeploymentChanged, model=model)
@@ -216,7 +191,7 @@ def test_a_manifest_signed_by_another_key_is_never_promoted(client: Client, regi
     evaluate(client, model, artifact)
     promotion = client.request_promotion(model=model, artifact_id=artifact, env="prod", reason="try")
     with pytest.raises(PromotionRejectedError) as caught:
-        client.wait(promotion, timeout=30)
+        client.wait(promotion, timeout=60)
     assert [r.code for r in caught.value.reasons] == ["manifest_signature_invalid"]
 
 
@@ -227,7 +202,7 @@ def test_a_request_waits_for_the_evaluation_that_comes_after_it(client: Client, 
     pending = client.wait_for(promotion.published, lambda e: e if isinstance(e.body, PromotionDecided) else None)
     assert [r.code for r in pending.body.reasons] == ["evaluation_missing"]
     evaluate(client, model, artifact)
-    assert client.wait(promotion, timeout=30).artifact_id == artifact
+    assert client.wait(promotion, timeout=60).artifact_id == artifact
 
 
 def test_a_stale_expectation_is_refused_by_the_canary(client: Client, registry: Registry, model: str) -> None:
@@ -238,7 +213,7 @@ def test_a_stale_expectation_is_refused_by_the_canary(client: Client, registry: 
         model=model, artifact_id=artifact, env="prod", reason="late", expected_current_artifact_id=""
     )
     with pytest.raises(PromotionRejectedError) as caught:
-        client.wait(promotion, timeout=30)
+        client.wait(promotion, timeout=60)
     assert [r.code for r in caught.value.reasons] == ["stale"]
     assert [e.body.stable_artifact_id for e in client.history(DeploymentChanged, model=model)] == [first]
 
@@ -252,7 +227,7 @@ def test_asking_again_with_the_same_idempotency_key_is_one_promotion(
         client.request_promotion(model=model, artifact_id=artifact, env="dev", reason="once", idempotency_key="run-7")
         for _ in range(3)
     ]
-    results = [client.wait(p, timeout=30) for p in asked]
+    results = [client.wait(p, timeout=60) for p in asked]
     assert len({r.promotion_id for r in results}) == 1
     assert len(client.history(DeploymentChanged, model=model)) == 1
 
@@ -263,7 +238,7 @@ def test_a_promotion_id_that_means_something_else_is_refused(client: Client, reg
         model=model, artifact_id=artifact, env="dev", reason="another", promotion_id="release-1"
     )
     with pytest.raises(EventRefusedError) as caught:
-        client.wait(other, timeout=30)
+        client.wait(other, timeout=60)
     assert [r.code for r in caught.value.reasons] == ["promotion_id_taken"]
 
 
@@ -272,7 +247,7 @@ def test_a_rollback_goes_back_and_a_revoked_artifact_is_not_gone_back_to(
 ) -> None:
     first, second = promote(client, registry, model), promote(client, registry, model)
     rollback = client.request_rollback(model=model, env="prod", reason="worse", expected_current_artifact_id=second)
-    result = client.wait(rollback, timeout=30)
+    result = client.wait(rollback, timeout=60)
     assert (result.artifact_id, result.revision, result.deployment.body.cause.value) == (first, 3, "rollback")
     with Client(settings, speaking="artifact.revoked") as operator:
         revoked = operator.revoke_artifact(model=model, artifact_id=first, reason="bad data")
@@ -283,7 +258,7 @@ def test_a_rollback_goes_back_and_a_revoked_artifact_is_not_gone_back_to(
     steps = client.history(PromotionDecided, model=model)
     again = client.request_rollback(model=model, env="prod", reason="again", to_artifact_id=first)
     with pytest.raises(PromotionRejectedError) as caught:
-        client.wait(again, timeout=30)
+        client.wait(again, timeout=60)
     assert [r.code for r in caught.value.reasons] == ["artifact_revoked"]
     assert steps
 
@@ -295,7 +270,7 @@ def test_an_approval_names_what_it_is_about_and_verifies_offline(
     with Client(settings, key_id="approver-1") as approver:
         published = approver.approve("release-2", model=model, reason="seen", decision=ApprovalDecision.APPROVE)
         with pytest.raises(EventRefusedError, match="no_approvals_wanted"):
-            approver.wait_for(published, lambda _: None, timeout=30)
+            approver.wait_for(published, lambda _: None, timeout=60)
     (event,) = client.history("promotion.approval", model=model)
     key = base64.b64decode((stack.directory / "keys" / "private" / "approver-1.key").read_text())
     approval = open_approval(event.body.envelope, LocalSigner("approver-1", key).public_key)
@@ -309,11 +284,11 @@ def test_an_event_that_was_sent_twice_is_heard_once(client: Client, registry: Re
     promotion = client.request_promotion(model=model, artifact_id=artifact, env="prod", reason="once")
     assert promotion.published is not None
     client.resend(promotion.published)
-    client.wait(promotion, timeout=30)
+    client.wait(promotion, timeout=60)
     twice = client.history("promotion.requested", model=model)
     assert [e.hash for e in twice] == [promotion.published.hash] * 2
     later = client.request_promotion(model=model, artifact_id=artifact, env="dev", reason="after it")
-    client.wait(later, timeout=30)
+    client.wait(later, timeout=60)
     steps = [e.body for e in client.history(PromotionDecided, model=model)]
     said = [s.status.value for s in steps if s.promotion_id == promotion.promotion_id]
     assert said == ["pending", "approved", "applied"]
@@ -321,7 +296,7 @@ def test_an_event_that_was_sent_twice_is_heard_once(client: Client, registry: Re
 
 def test_a_promotion_asked_for_elsewhere_can_be_waited_for(client: Client, registry: Registry, model: str) -> None:
     artifact = promote(client, registry, model, promotion_id="release-3")
-    found = client.wait(client.promotion("release-3", model=model, env="prod"), timeout=30)
+    found = client.wait(client.promotion("release-3", model=model, env="prod"), timeout=60)
     assert found.artifact_id == artifact
     unknown = Promotion("release-unheard-of", model, Environment.PROD)
     with pytest.raises(AnswerTimeout, match="nothing was said"):
