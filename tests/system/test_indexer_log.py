@@ -1,0 +1,366 @@
+"""The indexer on a real stack: everything once, in order, final, and found again after any crash."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from psycopg import sql
+
+from ai_infra.devstack import Stack
+from ai_infra.devstack.waiting import wait_until
+from ai_infra.events.event import Record
+from ai_infra.events.generated import JobStatusKind
+from ai_infra.objects.reader import open_store
+from ai_infra.readmodel import ReadModel, connect
+from ai_infra.settings import Settings
+from ai_infra.trust.ed25519 import read_private_key
+from ai_infra.trust.keyring_document import read_roots
+from ai_infra.trust.keyring_files import latest_keyring
+from ai_infra.trust.signers import LocalSigner
+from ai_infra_indexer import parity
+from ai_infra_indexer.archived import ArchivedLane
+from ai_infra_indexer.audit import Problem, audit_archive, audit_postgres
+from ai_infra_indexer.rebuild import rebuild
+
+_spec = importlib.util.spec_from_file_location(
+    "indexer_voices", Path(__file__).parent.parent / "unit/indexer/conftest.py"
+)
+assert _spec is not None
+assert _spec.loader is not None
+voices = importlib.util.module_from_spec(_spec)
+sys.modules["indexer_voices"] = voices
+_spec.loader.exec_module(voices)
+
+PATIENCE = 60.0
+FAST = {"AI_INFRA_CHECKPOINT_INTERVAL_MS": "200"}
+
+
+class Town:
+    """The stack, as somebody sees it who says things and looks whether they arrive."""
+
+    def __init__(self, stack: Stack, settings: Settings) -> None:
+        self.stack, self.settings = stack, settings
+        self.lanes = settings.log.lanes
+        directory = settings.keys.dir
+        assert directory is not None
+        keyring = latest_keyring(directory)
+        assert keyring is not None
+        self.keyring = keyring
+        self.roots = read_roots(settings.keys.roots)
+        self._signers = {
+            path.stem: LocalSigner(path.stem, read_private_key(path.read_text(), path.stem))
+            for path in (directory / "private").glob("*.key")
+        }
+        self._producer = Producer({**settings.kafka.client_config(), "enable.idempotence": True})
+
+    def world(self, model: str) -> Any:
+        """Voices about a model; each call numbers its services' events anew."""
+        return voices.World(
+            self.keyring, self.keyring.roots, self._signers, model=model, epoch=time.time_ns() // 1_000_000
+        )
+
+    def send(self, *records: Record) -> None:
+        """In the causal order: each is acknowledged before the next, as it is between services."""
+        for record in records:
+            self._producer.produce(
+                record.topic,
+                key=record.key,
+                value=record.value,
+                headers=list(record.headers),
+                partition=record.partition,
+            )
+            assert self._producer.flush(30) == 0
+
+    def start(self, replica: int = 0) -> None:
+        self.stack.start_service("indexer", replica=replica, env=FAST)
+
+    def stop(self) -> None:
+        self.stack.stop_service("indexer")
+
+    def sizes(self) -> dict[int, int]:
+        with connect(self.settings.database.url, autocommit=True) as connection:
+            return parity.sizes(connection)
+
+    def await_final(self, *records: Record, patience: float = PATIENCE) -> None:
+        """Until all of these are in the log, covered by a checkpoint, and said on audit-events."""
+        ids = [dict(record.headers)["ce_id"].decode() for record in records]
+
+        def final() -> bool:
+            with ReadModel(self.settings.database.url) as model:
+                done = {row.lane: min(row.checkpoint_size, row.published_size) for row in model.lanes()}
+                entries = [model.event(event_id) for event_id in ids]
+            return all(entry is not None and entry.position < done[entry.lane] for entry in entries)
+
+        assert wait_until(final, patience), "waited in vain for the events to be final"
+
+    def problems(self) -> list[Problem]:
+        """What an audit of archive and Postgres finds."""
+        reader = open_store(f"s3://{self.settings.objects.archive_bucket}", self.settings)
+        found: list[Problem] = []
+        for lane in range(self.lanes):
+            archived = ArchivedLane(reader, self.settings.log.origin, lane)
+            found += audit_archive(archived, self.roots, self.lanes).problems
+            with connect(self.settings.database.url, autocommit=True) as connection:
+                found += audit_postgres(
+                    connection, lane, archived.origin, self.roots, self.lanes, archived=archived
+                ).problems
+        return found
+
+    def published(self) -> dict[int, list[dict[str, Any]]]:
+        """All messages on audit-events, by lane."""
+        consumer = Consumer(
+            {
+                **self.settings.kafka.client_config(),
+                "group.id": "test-reader",
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+            }
+        )
+        consumer.assign([TopicPartition("audit-events", lane, 0) for lane in range(self.lanes)])
+        found: dict[int, list[dict[str, Any]]] = {lane: [] for lane in range(self.lanes)}
+        ended: set[int] = set()
+        try:
+            while len(ended) < self.lanes:
+                for message in consumer.consume(500, 1.0):
+                    error = message.error()
+                    if error is None:
+                        found[message.partition() or 0].append(json.loads(message.value() or b""))
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        ended.add(message.partition() or 0)
+        finally:
+            consumer.close()
+        return found
+
+    def check_everything(self, database: str) -> None:
+        """Audit, exactly-once publication, parity."""
+        assert self.problems() == []
+        sizes = self.sizes()
+        for lane, messages in self.published().items():
+            assert [m["metadata"]["position"] for m in messages] == list(range(len(messages)))
+            assert [m["prevHash"] for m in messages] == [None, *(m["hash"] for m in messages[:-1])][: len(messages)]
+            assert len(messages) <= sizes[lane]
+        with parity.snapshot(self.settings.database.url) as live:
+            now = parity.sizes(live)
+            reader = open_store(f"s3://{self.settings.objects.archive_bucket}", self.settings)
+            assert wait_until(lambda: self._covers(reader, now), PATIENCE), (
+                "waited in vain for the archive to cover Postgres"
+            )
+            rebuild(
+                reader,
+                database,
+                log_origin=self.settings.log.origin,
+                lanes=self.lanes,
+                roots=self.roots,
+                until=now,
+            )
+            with parity.snapshot(database) as rebuilt:
+                comparisons, differences = parity.compare(live, rebuilt)
+        assert differences == []
+        assert all(comparison.equal for comparison in comparisons)
+
+    def _covers(self, reader: Any, sizes: dict[int, int]) -> bool:
+        for lane, size in sizes.items():
+            archived = ArchivedLane(reader, self.settings.log.origin, lane)
+            note = archived.note()
+            if size and (note is None or archived.claimed_size(note) < size):
+                return False
+        return True
+
+
+@pytest.fixture(scope="module")
+def town(stack: Stack, settings: Settings) -> Iterator[Town]:
+    town = Town(stack, settings)
+    town.start()
+    yield town
+    town.stop()
+    stack.stop_service("indexer", replica=1)
+
+
+def story(town: Town, model: str) -> list[Record]:
+    records: list[Record] = town.world(model).story()
+    town.send(*records)
+    return records
+
+
+def test_what_is_said_becomes_final_once_and_in_causal_order(town: Town, database: str) -> None:
+    records = [record for n in range(6) for record in story(town, f"model-{n}")]
+    town.await_final(*records)
+    with ReadModel(town.settings.database.url) as model:
+        for n in range(6):
+            events = [e for e in reversed(model.events(model=f"model-{n}")) if e.type != "audit.finding"]
+            assert [e.type for e in sorted(events, key=lambda e: e.position)] == [
+                "job.queued",
+                "job.status",
+                "job.status",
+                "artifact.registered",
+                "evaluation.recorded",
+                "promotion.requested",
+                "promotion.decided",
+                "deployment.changed",
+            ]
+            running = model.what_ran(f"model-{n}", "prod")
+            assert running is not None
+            assert running.deployment.stable_artifact_id == "art-1"
+        assert model.findings() == []
+    town.check_everything(database)
+
+
+def test_a_repeated_event_is_sequenced_once(town: Town) -> None:
+    world = town.world("repeated")
+    record = world.say("orchestrator", world.queued("job-repeated"))
+    last = world.say("orchestrator", world.queued("job-after"))
+    town.send(record, record, record, last)
+    town.await_final(record, last)
+    with ReadModel(town.settings.database.url) as model:
+        assert [e.type for e in model.events(model="repeated")] == ["job.queued", "job.queued"]
+
+
+def test_what_does_not_verify_is_put_aside_with_its_reason_and_enters_no_log(town: Town) -> None:
+    world = town.world("junk")
+    good = world.say("orchestrator", world.queued("job-junk"))
+    stranger = LocalSigner.fresh("orchestrator-1")
+    other = voices.World(town.keyring, town.keyring.roots, {**town._signers, "orchestrator-1": stranger}, model="junk")
+    forged = other.say("orchestrator", other.queued("job-forged"))
+    naked = Record("job.queued", world.lane, 0, 0, b"junk", b"\xc3\x01not avro", ())
+    wrong = world.say("registry", world.registered())
+    tampered = Record(wrong.topic, wrong.partition, 0, 0, wrong.key, (wrong.value or b"") + b"\0", wrong.headers)
+    town.send(naked, forged, tampered, good)
+    town.await_final(good)
+    codes = wait_for_dead_letters(town, world.lane, 3)
+    assert codes == {"malformed_event", "bad_delegation", "bad_signature"}
+    with ReadModel(town.settings.database.url) as model:
+        assert [e.type for e in model.events(model="junk")] == ["job.queued"]
+
+
+def wait_for_dead_letters(town: Town, lane: int, count: int) -> set[str]:
+    consumer = Consumer(
+        {**town.settings.kafka.client_config(), "group.id": "test-dlq", "auto.offset.reset": "earliest"}
+    )
+    consumer.assign([TopicPartition("indexer.dlq", lane, 0)])
+    codes: list[str] = []
+
+    def read() -> bool:
+        for message in consumer.consume(10, 0.2):
+            if message.error() is None:
+                codes.append(dict(message.headers() or [])["dlq_error"].decode())
+        return len(codes) >= count
+
+    try:
+        assert wait_until(read, PATIENCE), "waited in vain for the dead letters"
+    finally:
+        consumer.close()
+    return set(codes)
+
+
+def test_a_killed_indexer_loses_and_doubles_nothing(town: Town, database: str) -> None:
+    """kill -9 at moments that fall between any two writes, with a second replica taking over in between."""
+    records: list[Record] = []
+    for round_ in range(5):
+        for n in range(4):
+            world = town.world(f"killed-{n}")
+            said = [world.say("trainer", world.status(JobStatusKind.RUNNING, attempt=a)) for a in range(1, 8)]
+            records += said
+            town.send(*said)
+        if round_ == 2:
+            town.start(replica=1)
+        town.stack.kill_service("indexer", 0, signal.SIGKILL)
+        town.start()
+    town.await_final(*records, patience=120)
+    town.stack.kill_service("indexer", 1, signal.SIGKILL)
+    more = story(town, "after-the-kills")
+    town.await_final(*more, patience=120)
+    town.check_everything(database)
+
+
+def test_a_database_restored_from_a_backup_is_filled_up_before_anything_is_sequenced(town: Town, database: str) -> None:
+    url = town.settings.database.url
+    name = str(psycopg.conninfo.conninfo_to_dict(url)["dbname"])
+    before = story(town, "before-the-backup")
+    town.await_final(*before)
+    town.stop()
+    copy_database(town, name, f"{name}_backup")
+    town.start()
+    after = story(town, "after-the-backup")
+    town.await_final(*after)
+    town.stop()
+    with ReadModel(url) as model:
+        places = {e.event_id: (e.lane, e.position) for e in model.events(limit=10_000)}
+    copy_database(town, f"{name}_backup", name)
+    more = story(town, "after-the-restore")
+    town.start()
+    town.await_final(*more)
+    with ReadModel(url) as model:
+        now = {e.event_id: (e.lane, e.position) for e in model.events(limit=10_000)}
+    assert {event_id: now.get(event_id) for event_id in places} == places
+    town.check_everything(database)
+
+
+def copy_database(town: Town, source: str, target: str) -> None:
+    """The source as it is now, under another name; nobody may be connected to it for good."""
+    elsewhere = psycopg.conninfo.make_conninfo(town.settings.database.url, dbname="postgres")
+    with psycopg.connect(elsewhere, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(target)))
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (source,))
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(target), sql.Identifier(source))
+        )
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        ("UPDATE audit_events SET payload = '{}' WHERE lane = %(lane)s AND position = 2", "changed_row"),
+        ("UPDATE audit_events SET signature = hash WHERE lane = %(lane)s AND position = 2", "changed_row"),
+        ("UPDATE entries SET signer = 'operator-1' WHERE lane = %(lane)s AND position = 2", "changed_row"),
+        (
+            "UPDATE entries SET entry = set_byte(entry, 900, 7) WHERE lane = %(lane)s AND position = 2",
+            "differs_from_archive",
+        ),
+        ("DELETE FROM entries WHERE lane = %(lane)s AND position = 2", "missing_row"),
+        ("DELETE FROM audit_events WHERE lane = %(lane)s AND position = 2", "missing_chain_row"),
+        ("UPDATE lanes SET size = size - 1 WHERE lane = %(lane)s", "wrong_head"),
+    ],
+)
+def test_a_row_changed_in_postgres_is_found_and_placed(town: Town, database: str, statement: str, code: str) -> None:
+    """In a copy that was rebuilt from the archive: it verifies, then one row of it is changed."""
+    reader = open_store(f"s3://{town.settings.objects.archive_bucket}", town.settings)
+    rebuild(reader, database, log_origin=town.settings.log.origin, lanes=town.lanes, roots=town.roots)
+    lane = max(town.sizes().items(), key=lambda item: item[1])[0]
+    archived = ArchivedLane(reader, town.settings.log.origin, lane)
+
+    def audited() -> set[str]:
+        with connect(database, autocommit=True) as connection:
+            report = audit_postgres(connection, lane, archived.origin, town.roots, town.lanes, archived=archived)
+        return {p.code for p in report.problems if p.position in (None, 2, 3)}
+
+    assert audited() - {"behind_archive"} == set()
+    with connect(database, autocommit=True) as connection:
+        assert connection.execute(statement.encode(), {"lane": lane}).rowcount == 1
+    assert code in audited()
+
+
+def test_parity_names_the_row_and_the_column_that_differ(town: Town, database: str) -> None:
+    reader = open_store(f"s3://{town.settings.objects.archive_bucket}", town.settings)
+    town.stop()
+    with parity.snapshot(town.settings.database.url) as live:
+        sizes = parity.sizes(live)
+        rebuild(reader, database, log_origin=town.settings.log.origin, lanes=town.lanes, roots=town.roots, until=sizes)
+        with connect(database, autocommit=True) as connection:
+            connection.execute("UPDATE jobs SET status = 'failed' WHERE job_id = 'job-repeated'")
+        with parity.snapshot(database) as rebuilt:
+            _, [difference] = parity.compare(live, rebuilt)
+    town.start()
+    assert (difference.table, difference.key["job_id"]) == ("jobs", "job-repeated")
+    assert difference.what == "status is 'requested' live, 'failed' rebuilt"
