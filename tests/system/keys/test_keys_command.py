@@ -82,8 +82,10 @@ def test_init_for_production_takes_all_but_the_root_keys_from_a_kms(run: Keys, m
         monkeypatch.setenv("KMS_ENDPOINT", service.url)
         options = [f"--key={key_id}=kernel-kms:{key_id}" for key_id in kms]
         assert run("init", "--production", *options[1:])[0] == 1
-        code, out, err = run("init", "--production", *options, "--json")
+        without_chain = [option for option in options if "chain-1" not in option]
+        code, out, err = run("init", "--production", *without_chain, "--json")
     assert code == 0, err
+    assert f"AI_INFRA_CHAIN_KEY=wrapped:{directory().resolve()}" in err
     assert json.loads(out)["private_keys"] == ["root-1", "root-2", "root-3"]
     assert "offline" in err
     keyring = load_keyrings(directory()).latest
@@ -156,6 +158,14 @@ def test_a_rotated_chain_key_is_certified(keys: Keys) -> None:
         "chain-1",
         "chain-2",
     ]
+
+
+def test_a_chain_key_can_be_wrapped_by_the_audit_key(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys("rotate", "chain-1", "--wrap")
+    assert not private_key_path(directory(), "chain-2").exists()
+    monkeypatch.setenv("AI_INFRA_CHAIN_KEY", f"wrapped:{directory()}/wrapped/chain-2.json")
+    trial = next(trial for trial in keys("test") if trial["purpose"] == "chain")
+    assert (trial["key_id"], trial["error"]) == ("chain-2", None)
 
 
 def test_root_keys_are_rotated_by_their_own(keys: Keys) -> None:

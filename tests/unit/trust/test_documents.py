@@ -139,8 +139,8 @@ def test_production_keys_are_root_keys_alone(tmp_path: Path) -> None:
     assert keyring == made.keyring
     assert "approver-1" not in keyring.principals
     assert {key.id: key.public_key for key in keyring.keys.values()} == public
-    with pytest.raises(ConfigurationError, match="chain-1"):
-        init_production_keys(tmp_path / "other", {k: v for k, v in public.items() if k != "chain-1"}, kms["audit-1"])
+    with pytest.raises(ConfigurationError, match="drift-1"):
+        init_production_keys(tmp_path / "other", {k: v for k, v in public.items() if k != "drift-1"}, kms["audit-1"])
     with pytest.raises(ConfigurationError, match="extra-1"):
         init_production_keys(tmp_path / "other", public | {"extra-1": bytes(32)}, kms["audit-1"])
     assert not (tmp_path / "other").exists()

@@ -15,8 +15,8 @@ from ai_infra.settings import Settings, load_settings
 from ai_infra.trust import changes
 from ai_infra.trust.ed25519 import new_seed, public_of, read_public_key
 from ai_infra.trust.keyring import Keyring
-from ai_infra.trust.keyring_files import private_key_path
-from ai_infra.trust.open import key_uri, open_root_signers
+from ai_infra.trust.keyring_files import latest_keyring, make_wrapped_key, private_key_path
+from ai_infra.trust.open import key_uri, open_audit_signer, open_root_signers
 from ai_infra.trust.signers import Signer, open_signer, write_private_key_file
 
 
@@ -71,7 +71,7 @@ def publish_keyrings(settings: Settings, text: str | None, reason: str) -> int:
 
 
 def key_material(
-    settings: Settings, where: Path, key_id: str, public: str | None, uri: str | None
+    settings: Settings, where: Path, key_id: str, public: str | None, uri: str | None, *, wrap: bool = False
 ) -> Callable[[], bytes]:
     """Gives the public key when it is called; a private key is made only then."""
     if public is not None:
@@ -79,9 +79,12 @@ def key_material(
         return lambda: key
     if uri is not None:
         return lambda: open_signer(key_uri(uri, settings), key_id=key_id, settings=settings).public_key
+    if wrap:
+        return lambda: make_wrapped_key(where, key_id, open_audit_signer(settings, latest_keyring(where)))
     if settings.guards.production:
         raise ConfigurationError(
-            "In production no private key is made here. Name the key in the KMS with --key URI, or give --public."
+            "In production no open private key is made here. Name the key in the KMS with --key URI, give --public, or "
+            "have the audit key's KMS wrap it (--wrap)."
         )
 
     def make() -> bytes:

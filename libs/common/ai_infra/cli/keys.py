@@ -33,7 +33,7 @@ from ai_infra.trust.keyring import (
     Principal,
     now_ms,
 )
-from ai_infra.trust.keyring_files import load_keyrings, private_key_path
+from ai_infra.trust.keyring_files import load_keyrings, private_key_path, wrapped_key_path
 from ai_infra.trust.open import key_uri, open_audit_signer
 from ai_infra.trust.signers import open_signer
 from ai_infra.trust.signers_file import signers_file
@@ -50,6 +50,7 @@ Root = Annotated[
 NoPublish = Annotated[bool, typer.Option("--no-publish", help="Write the new keyring, but do not publish it.")]
 Public = Annotated[str | None, typer.Option("--public", help="Public key, base64: the private one stays elsewhere.")]
 Uri = Annotated[str | None, typer.Option("--key", help="URI of the key in a KMS: the private one stays there.")]
+Wrap = Annotated[bool, typer.Option("--wrap", help="Keep it so that only the audit key's KMS opens it.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for people.")]
 
 
@@ -105,6 +106,8 @@ def init(
     )
     if production:
         note(f"Move {where / 'private'} (the root keys) offline now; bring them only to change the keyring.")
+        if (wrapped := wrapped_key_path(where, "chain-1")).is_file():
+            note(f"The chain key was made, wrapped by the audit key: AI_INFRA_CHAIN_KEY=wrapped:{wrapped.resolve()}")
 
 
 @app.command()
@@ -116,6 +119,7 @@ def new(
     use: Annotated[str, typer.Option(help=f"What it signs: {', '.join(USES)}.")] = EVENTS,
     public: Public = None,
     uri: Uri = None,
+    wrap: Wrap = False,
     stdout: Annotated[bool, typer.Option("--stdout", help="Print the private key (base64), and no more.")] = False,
     directory: Dir = None,
     root: Root = None,
@@ -136,11 +140,12 @@ def new(
     joins = principal is not None or use != EVENTS
     where = keys_directory(settings, directory) if joins else directory or settings.keys.dir or DEFAULT_DIRECTORY
     if not joins:
-        public_key = key_material(settings, where, key_id, public, uri)()
+        public_key = key_material(settings, where, key_id, public, uri, wrap=wrap)()
+        file = wrapped_key_path(where, key_id) if wrap else private_key_path(where, key_id)
         show(
-            {"key_id": key_id, "public_key": encode(public_key), "file": private_key_path(where, key_id)},
+            {"key_id": key_id, "public_key": encode(public_key), "file": file},
             json=json,
-            table=f"{key_id}  {encode(public_key)}\nIts private half is in {private_key_path(where, key_id)}.",
+            table=f"{key_id}  {encode(public_key)}\nIts private half is in {file}.",
         )
         return
     if use not in USES or (kind is not None and kind not in KINDS):
@@ -153,7 +158,7 @@ def new(
         who = Principal(principal, kind, tuple(Grant(name) for name in role or ()), counted=kind == SERVICE)
     elif role:
         raise ConfigurationError(f"{principal} is in the keyring already. Give roles with `ai-infra keys grant`.")
-    make = key_material(settings, where, key_id, public, uri)
+    make = key_material(settings, where, key_id, public, uri, wrap=wrap)
 
     def change() -> Keyring:
         added = Key(id=key_id, public_key=make(), principal=principal or "", use=use, deployed_at=now_ms())
@@ -197,6 +202,7 @@ def rotate(
     new_id: Annotated[str | None, typer.Option(help="Id of the successor; the next number where not given.")] = None,
     public: Public = None,
     uri: Uri = None,
+    wrap: Wrap = False,
     overlap: Annotated[float, typer.Option(help="How long the old key still counts, hours.")] = 48.0,
     directory: Dir = None,
     root: Root = None,
@@ -209,7 +215,7 @@ def rotate(
     where = keys_directory(settings, directory)
     before = load_keyrings(where).latest
     successor = new_id or changes.successor_id(before, key_id)
-    make = key_material(settings, where, successor, public, uri)
+    make = key_material(settings, where, successor, public, uri, wrap=wrap)
     certificate: list[str] = []
 
     def change() -> Keyring:

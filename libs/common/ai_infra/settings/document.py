@@ -75,6 +75,7 @@ A key is a URI:
 | `https+sign://host/path` | HTTP signing adapter: `POST https://host/path/sign {"payload_b64"}` -> `{"signature_b64", "signer_id"}` |
 | `kernel-kms:ID` | the Kernel's KMS at `KMS_ENDPOINT`: `POST /signData`, `/publicKey` |
 | `awskms:ARN` (or id, or alias) | AWS KMS, key spec `ECC_NIST_EDWARDS25519`; a bare ARN means the same |
+| `wrapped:/path` | private key in a file that only the audit key's KMS opens, into memory: for the chain key |
 
 A value that is no URI is a key of AWS where it looks like one (a UUID, `mrk-...`, `alias/...`), else of the Kernel's
 KMS where `KMS_ENDPOINT` is set, else of the adapter at `AI_INFRA_KMS_ENDPOINT`. Each signature that comes back is

@@ -32,7 +32,7 @@ from ai_infra.trust.keyring import (
     now_ms,
 )
 from ai_infra.trust.keyring_document import sign_keyring, verify_keyring
-from ai_infra.trust.keyring_files import private_key_path, write_keyring, write_roots
+from ai_infra.trust.keyring_files import make_wrapped_key, private_key_path, write_keyring, write_roots
 from ai_infra.trust.roles import ROLES
 from ai_infra.trust.signers import LocalSigner, Signer, write_private_key_file
 from ai_infra.trust.signers_file import signers_file
@@ -98,11 +98,11 @@ def init_keys(directory: Path) -> Made:
 def init_production_keys(directory: Path, public_keys: Mapping[str, bytes], audit: Signer) -> Made:
     """Makes root keys and keyring version 1 for production. `public_keys`: of the keys in the KMS, by key id.
 
-    The root keys' private halves are written to `directory/private`, to be moved offline. Raises ConfigurationError
-    where a key is missing.
+    The root keys' private halves are written to `directory/private`, to be moved offline. A chain key that is not given
+    is made, and wrapped by the audit key. Raises ConfigurationError where another key is missing.
     """
     _refuse_used(directory)
-    missing = sorted(set(key_plan(people=False)) - set(public_keys))
+    missing = sorted(set(key_plan(people=False)) - set(public_keys) - {"chain-1"})
     if missing:
         raise ConfigurationError(
             f"These keys are not given: {', '.join(missing)}. Name each by --key ID=URI (a key in a KMS), "
@@ -113,6 +113,8 @@ def init_production_keys(directory: Path, public_keys: Mapping[str, bytes], audi
         raise ConfigurationError(
             f"The first keyring has no key {', '.join(unknown)}. Add others afterwards with `ai-infra keys new`."
         )
+    if "chain-1" not in public_keys:
+        public_keys = {**public_keys, "chain-1": make_wrapped_key(directory, "chain-1", audit)}
     return _write(directory, public_keys, people=False, audit=audit)
 
 

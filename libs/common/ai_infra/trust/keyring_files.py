@@ -5,6 +5,7 @@ keyring.v<N>.json        signed keyrings, one file a version, never rewritten
 chain-1.certificate.json the audit key's word for the chain key
 signers.json             signers file for the Kernel's verifiers
 private/<key id>.key     private keys; never read in production
+wrapped/<key id>.json    private keys that only the audit key's KMS opens
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import re
 from pathlib import Path
 
 from ai_infra.errors import ConfigurationError
+from ai_infra.trust.ed25519 import new_seed, public_of
 from ai_infra.trust.exceptions import KeyringConflict
 from ai_infra.trust.keyring import Keyring, Roots
 from ai_infra.trust.keyring_document import read_roots, roots_text
 from ai_infra.trust.keyrings import Keyrings
+from ai_infra.trust.signers import Signer
+from ai_infra.trust.wrapped import wrap
 
 _VERSION = re.compile(r"keyring\.v([1-9][0-9]*)\.json")
 
@@ -76,3 +80,22 @@ def write_roots(directory: Path, roots: Roots) -> Path:
 def private_key_path(directory: Path, key_id: str) -> Path:
     """Where a private key is kept."""
     return directory / "private" / f"{key_id}.key"
+
+
+def wrapped_key_path(directory: Path, key_id: str) -> Path:
+    """Where a wrapped private key is kept."""
+    return directory / "wrapped" / f"{key_id}.json"
+
+
+def make_wrapped_key(directory: Path, key_id: str, kms: Signer) -> bytes:
+    """Makes a private key, keeps it wrapped by `kms`, and returns its public half."""
+    path = wrapped_key_path(directory, key_id)
+    seed = new_seed()
+    text = wrap(key_id, seed, kms)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigurationError(f"{path} exists already; a private key is never overwritten.") from None
+    return public_of(seed)

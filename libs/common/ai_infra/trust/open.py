@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ai_infra.errors import ConfigurationError
@@ -20,6 +21,7 @@ from ai_infra.trust.keyring_document import read_roots
 from ai_infra.trust.keyring_files import latest_keyring, private_key_path
 from ai_infra.trust.roles import WIDE
 from ai_infra.trust.signers import ADAPTER_SCHEMES, LocalSigner, Signer, open_signer
+from ai_infra.trust.wrapped import SCHEME, unwrap
 
 if TYPE_CHECKING:
     from ai_infra.settings import Settings
@@ -213,7 +215,7 @@ def _open(settings: Settings, uri: str, wanted: Wanted, keyring: Keyring | None)
     if keyring is None and settings.keys.dir is not None:
         keyring = latest_keyring(settings.keys.dir)
     if keyring is None:
-        return _probed(open_signer(uri, key_id=wanted.key_id or wanted.first, settings=settings), settings)
+        return _probed(_open_uri(settings, uri, wanted.key_id or wanted.first), settings)
     candidates = wanted.among(keyring)
     if not candidates:
         raise ConfigurationError(
@@ -222,8 +224,8 @@ def _open(settings: Settings, uri: str, wanted: Wanted, keyring: Keyring | None)
         )
     if uri.partition(":")[0] in ADAPTER_SCHEMES or wanted.key_id is not None:
         key = candidates[0]
-        return _probed(open_signer(uri, key_id=key.id, settings=settings, expected_public_key=key.public_key), settings)
-    signer = open_signer(uri, key_id=candidates[0].id, settings=settings)
+        return _probed(_open_uri(settings, uri, key.id, key.public_key, keyring), settings)
+    signer = _open_uri(settings, uri, candidates[0].id, keyring=keyring)
     named = next((key for key in candidates if key.public_key == signer.public_key), None)
     if named is None:
         raise KeyFormatError(
@@ -233,6 +235,20 @@ def _open(settings: Settings, uri: str, wanted: Wanted, keyring: Keyring | None)
         )
     signer.key_id = named.id
     return _probed(signer, settings)
+
+
+def _open_uri(
+    settings: Settings, uri: str, key_id: str, expected: bytes | None = None, keyring: Keyring | None = None
+) -> Signer:
+    if uri.partition(":")[0] != SCHEME:
+        return open_signer(uri, key_id=key_id, settings=settings, expected_public_key=expected)
+    if settings.keys.audit is not None and key_uri(settings.keys.audit, settings).startswith(f"{SCHEME}:"):
+        raise ConfigurationError("The audit key opens wrapped keys, so it can't be one itself.")
+    signer = unwrap(Path(uri.partition(":")[2]), open_audit_signer(settings, keyring))
+    if expected is not None and signer.public_key != expected:
+        raise KeyFormatError(f"The wrapped key {uri} is not the one that the keyring names {key_id}.")
+    signer.key_id = key_id
+    return signer
 
 
 def _probed(signer: Signer, settings: Settings) -> Signer:

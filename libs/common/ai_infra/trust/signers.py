@@ -5,6 +5,7 @@
     https+sign://host   HTTP signing adapter: POST /sign            (http+sign: outside production)
     kernel-kms:ID       the Kernel's KMS at KMS_ENDPOINT: POST /signData
     awskms:ARN          AWS KMS; a bare arn:aws:kms:... means the same
+    wrapped:/path       private key that the audit key's KMS opens (`ai_infra.trust.wrapped`)
 
 Whatever signs, a signature is verified against the expected public key before it is returned. Signers of services have
 time-outs and bounded retries inside. Private keys never show in errors, logs or representations.
