@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from ai_infra.bus.admin import KafkaAdmin
 from ai_infra.client.approvals import READS, approval
@@ -24,13 +24,16 @@ from ai_infra.errors import ConfigurationError
 from ai_infra.events.body import Body
 from ai_infra.events.compose import SignedRecord
 from ai_infra.events.event import Cause, Event
-from ai_infra.events.generated import ApprovalDecision, Environment, JobQueued
+from ai_infra.events.generated import ApprovalDecision, AuditCheckpoint, Environment, JobQueued
 from ai_infra.events.keys import model_of
 from ai_infra.events.lanes import lane_of
 from ai_infra.settings import Settings, load_settings
 from ai_infra.trust.exceptions import NotAllowed
 from ai_infra.trust.open import open_client_signer, open_signer_for
 from ai_infra.trust.session import Session
+
+if TYPE_CHECKING:
+    from ai_infra.client.receipts import Receipt
 
 T = TypeVar("T")
 
@@ -207,6 +210,26 @@ class Client(Wishes):
         return sorted(
             self._history(model, event_types(types), timeout), key=lambda e: (e.append_time, e.type, e.record.offset)
         )
+
+    # -- proof -------------------------------------------------------------------------------------------------------
+
+    def receipt(self, published: Published, *, archive: str | None = None, timeout: float = ANSWER_SECONDS) -> Receipt:
+        """Proof that an own event is in the log, as soon as a checkpoint covers it.
+
+        Reads the archive (`archive`: s3://bucket or a folder; else AI_INFRA_ARCHIVE_BUCKET), so it needs the extra
+        `ai-infra[objects]` and the right to read there. Raises AnswerTimeout.
+        """
+        from ai_infra.client.receipts import Receipts, archive_at, await_receipt
+
+        self._check_open()
+        where = archive or f"s3://{self.settings.objects.archive_bucket}"
+        reader = self._reader(ends(self._admin, [(AuditCheckpoint.TOPIC, published.lane)]))
+        try:
+            with archive_at(where, self.settings) as found:
+                receipts = Receipts(found, self.settings.log.origin, published.lane, lambda: self._gate.keyring)
+                return await_receipt(receipts, published, reader.poll, self._closed, timeout)
+        finally:
+            self._end(reader)
 
     # -- the rest ------------------------------------------------------------------------------------------------------
 
