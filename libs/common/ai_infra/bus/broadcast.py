@@ -76,7 +76,7 @@ class Broadcast:
         if self.keyrings.latest_version == 0:
             raise UnavailableError(
                 f"no keyring that the pinned roots have signed is published on {SignerChanged.TOPIC}; publish one with "
-                "`ai-infra keys init`, or see that AI_INFRA_TRUST_ROOTS names the roots of this log"
+                "`ai-infra keys publish`, or see that AI_INFRA_TRUST_ROOTS names the roots of this log"
             )
 
     def poll(self) -> None:
