@@ -37,7 +37,12 @@ def apply(connection: psycopg.Connection[Any], lane: int, changes: Iterable[RowC
 
 
 @lru_cache(maxsize=1024)
-def _statement(shape: Shape) -> sql.Composed:
+def _statement(shape: Shape) -> bytes:
+    """The statement's text, composed once for each shape."""
+    return _composed(shape).as_bytes(None)
+
+
+def _composed(shape: Shape) -> sql.Composed:
     table, key, values, on_insert, mode, unless, only_where_null = shape
     name = sql.Identifier(table)
     condition: sql.Composable = sql.SQL("")

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 
 import psycopg
@@ -180,6 +179,7 @@ class Finality:
         for lane in lanes:
             with lane.lock:
                 self._make_final(lane)
+                self._show_age(lane)
         self._publish([lane for lane in lanes if lane.lost is None and lane.checkpoint is not None])
 
     def _make_final(self, lane: FinalLane) -> None:
@@ -195,6 +195,15 @@ class Finality:
         except AiInfraError as error:
             lane.lost = error
             log.error("lane stopped", lane=lane.number, code=error.code, why=str(error))
+
+    def _show_age(self, lane: FinalLane) -> None:
+        """How old the oldest entry is that no checkpoint covers."""
+        row = self._open().execute(
+            "SELECT extract(epoch FROM now() - append_time)::float8 FROM entries WHERE lane = %s AND position = %s",
+            (lane.number, lane.edge.size),
+        )
+        found = row.fetchone()
+        metrics.INDEXER_UNCOVERED.labels(str(lane.number)).set(max(0.0, found[0]) if found is not None else 0.0)
 
     def _publish(self, lanes: list[FinalLane]) -> None:
         """All lanes in one transaction, until nothing is left to say."""
@@ -223,7 +232,7 @@ class Finality:
         if self._producer is None:
             self._producer = self._make_producer()
         messages: list[Outgoing] = [message for _, publication in said for message in publication.messages]
-        offsets = [publication.offset() for _, publication in said]
+        offsets = [offset for _, publication in said for offset in publication.offsets()]
         try:
             with metrics.INDEXER_STAGE.labels("publish").time():
                 self._producer.transact(messages, offsets, said[0][0].group_metadata)
@@ -254,8 +263,3 @@ class Finality:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def uncovered_seconds(now: datetime, oldest: datetime | None) -> float:
-    """Age of the oldest entry that no checkpoint covers."""
-    return max(0.0, (now - oldest).total_seconds()) if oldest is not None else 0.0

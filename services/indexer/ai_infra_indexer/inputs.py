@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -99,6 +99,3 @@ class Around:
     def _delivered(self, error: object, _: Message) -> None:
         if error is not None:
             self._undelivered.append(str(error))
-
-
-Clock = Callable[[], float]

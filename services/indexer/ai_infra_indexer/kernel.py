@@ -30,8 +30,9 @@ _ESCAPED: Final = re.compile("[%<>&\u2028\u2029\b\f]")
 _ESCAPED_IN_KEY: Final = re.compile("[%<>&\b\f]|[^\x00-\x7f]")
 # An array index as an object key is moved to the front by JavaScript, and __proto__ is no key at all there.
 _AWKWARD_KEY: Final = re.compile(r"[0-9]+|__proto__")
-# What can't be in the serialised body where it is to be taken as it is: see `_quick`.
-_NEEDS_WALK: Final = re.compile(rb'[%<>&\x80-\xff]|\\[bf]|[0-9]{16}|"[0-9]+":|__proto__|[0-9]\.[0-9]|[0-9][eE]')
+# What can't be in the serialised body where it is to be taken as it is: see `_quick`. Fractions need no look: the rules
+# of the schemas have no type for them.
+_NEEDS_WALK: Final = re.compile(rb'[%<>&\x80-\xff]|\\[bf]|[0-9]{16}|"[0-9]+":|__proto__')
 
 # Whose wish it is, for the types whose body names its signer's principal (checked on every verification).
 _ACTOR: Final[Mapping[str, str]] = {

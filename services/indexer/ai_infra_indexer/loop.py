@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from ai_infra.bus.assignment import Assignment
 from ai_infra.bus.consume import LostOffsetsError, check_message_error, record_from_message
-from ai_infra.errors import AiInfraError, UnavailableError
+from ai_infra.errors import UnavailableError
 from ai_infra.objects.exceptions import Conflict
 from ai_infra.telemetry import metrics
 from ai_infra_indexer.exceptions import Forked, LaneLost
@@ -32,8 +32,7 @@ BATCH_RECORDS: Final = 2_000
 IDLE_SECONDS: Final = 0.1
 RETAKE_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)  # pause before a lane that failed is taken again
 STUCK_SECONDS: Final = 60.0
-
-TakeLane = Callable[[int], tuple[Lane, FinalLane]]
+LAG_SECONDS: Final = 5.0
 
 
 class Indexer:
@@ -60,6 +59,7 @@ class Indexer:
         self._failures: dict[int, int] = {}
         self._paused: set[Source] = set()
         self._joined = False
+        self._lag_at = 0.0
         self._turned = time.monotonic()
 
     # --- readiness ------------------------------------------------------------------------------------------------
@@ -113,6 +113,7 @@ class Indexer:
         if self._finality.failed is not None:
             raise self._finality.failed
         self._take_one()
+        self._show_lag()
 
     def _read(self) -> list[Message]:
         patience = 0.0 if self._due() else IDLE_SECONDS
@@ -140,6 +141,18 @@ class Indexer:
             self._drop(number, error)
         else:
             self._failures.pop(number, None)
+
+    def _show_lag(self) -> None:
+        now = time.monotonic()
+        if now < self._lag_at:
+            return
+        self._lag_at = now + LAG_SECONDS
+        for number, lane in self._lanes.items():
+            for topic, partition in self._assignment.partitions_of(number):
+                marks = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+                if marks is not None and marks[1] >= 0:
+                    behind = max(0, marks[1] - lane.read_to[(topic, partition)])
+                    metrics.KAFKA_CONSUMER_LAG.labels(self._group, topic, str(partition)).set(behind)
 
     # --- lanes coming and going -----------------------------------------------------------------------------------
 
@@ -246,24 +259,28 @@ class Indexer:
 
 
 def placed(
-    stored: Mapping[Source, int], begins: Callable[[list[Source]], Mapping[Source, int]], sources: list[Source]
+    stored: Mapping[Source, int],
+    begins: Callable[[list[Source]], Mapping[Source, int]],
+    committed: Callable[[list[Source]], Mapping[Source, int]],
+    sources: list[Source],
 ) -> dict[Source, int]:
     """Where to read each source from: the stored offset; the beginning for a source that was never read.
 
-    Raises LostOffsetsError where the stored offset is gone: then events were deleted before they were sequenced.
+    Where the stored offset is gone, events were deleted before they were sequenced: that raises LostOffsetsError, until
+    an operator has placed the group in Kafka (`groups seek`), which is believed then.
     """
     low = begins(sources)
-    lost = [s for s in sources if s in stored and stored[s] < low[s]]
+    places = {source: stored.get(source, low[source]) for source in sources}
+    lost = [source for source in sources if places[source] < low[source]]
     if lost:
-        topic, partition = lost[0]
-        raise LostOffsetsError(
-            f"{topic}/{partition}: the indexer would go on at {stored[lost[0]]}, the topic begins at {low[lost[0]]}: "
-            "records were deleted before they were sequenced. Nothing was skipped. Accept the loss with "
-            f"`ai-infra groups seek indexer --lane {partition} --to start`"
-        )
-    return {source: stored.get(source, low[source]) for source in sources}
-
-
-def describe(error: BaseException) -> str:
-    """One line about an error, for readiness."""
-    return error.message if isinstance(error, AiInfraError) else str(error).strip().split("\n")[0]
+        sought = committed(lost)
+        for topic, partition in lost:
+            source = (topic, partition)
+            places[source] = sought.get(source, -1)
+            if places[source] < low[source]:
+                raise LostOffsetsError(
+                    f"{topic}/{partition}: the indexer would go on at {stored[source]}, the topic begins at "
+                    f"{low[source]}: records were deleted before they were sequenced. Nothing was skipped. Accept the "
+                    f"loss with `ai-infra groups seek indexer --lane {partition} --to start --reason TEXT`"
+                )
+    return places

@@ -9,7 +9,7 @@ The group's metadata, taken while the lane was held, fences a publisher that has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -18,7 +18,7 @@ import orjson
 from confluent_kafka import OFFSET_INVALID, Consumer, TopicPartition
 
 from ai_infra.bus.batch import Outgoing
-from ai_infra.bus.topics import PLAIN
+from ai_infra.bus.topics import BROADCAST_TOPICS, PLAIN
 from ai_infra.events.compose import compose, consequence_id, uuid7
 from ai_infra.events.event import Cause
 from ai_infra.events.generated import AuditCheckpoint, AuditFinding, FindingKind
@@ -27,7 +27,8 @@ from ai_infra.tlog.checkpoint import OpenedCheckpoint
 from ai_infra.trust.session import Session
 from ai_infra_indexer import kernel
 from ai_infra_indexer.entry import Link
-from ai_infra_indexer.store import Connection
+from ai_infra_indexer.order import Source
+from ai_infra_indexer.store import Connection, read_offsets
 
 MAX_MESSAGES: Final = 5_000  # in one transaction: it must end well within its time-out
 _SERVICE: Final = "indexer"
@@ -54,10 +55,13 @@ class Publication:
     lane: int
     after: Position
     messages: tuple[Outgoing, ...]
+    inputs: Mapping[Source, int]
+    """Where the indexer goes on reading, as Postgres has it: a copy for those who ask Kafka how far it is."""
 
-    def offset(self) -> TopicPartition:
+    def offsets(self) -> list[TopicPartition]:
         """What commits the new position with the messages."""
-        return TopicPartition(PLAIN, self.lane, self.after.size, self.after.metadata())
+        inputs = [TopicPartition(topic, partition, at) for (topic, partition), at in self.inputs.items()]
+        return [TopicPartition(PLAIN, self.lane, self.after.size, self.after.metadata()), *inputs]
 
 
 def read_position(consumer: Consumer, connection: Connection, lane: int, *, timeout: float) -> Position:
@@ -101,7 +105,10 @@ class Publisher:
             messages.append(said)
         if announce and after.size == checkpoint.checkpoint.size:
             messages.append(self._checkpoint(lane, checkpoint))
-        return Publication(lane, after, tuple(messages))
+        offsets = read_offsets(connection, lane)
+        # Broadcast topics are entered into every lane; no lane may speak for the group's position there.
+        inputs = {source: at for source, at in offsets.items() if source[0] not in BROADCAST_TOPICS}
+        return Publication(lane, after, tuple(messages), inputs)
 
     @staticmethod
     def _audit_event(lane: int, row: Sequence[Any]) -> Outgoing:

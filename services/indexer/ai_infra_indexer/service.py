@@ -6,7 +6,7 @@ import threading
 from typing import Final
 
 import structlog
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, TopicPartition
 
 from ai_infra.bus.kafka_config import group_config
 from ai_infra.bus.process import ServiceProcess, keep_running
@@ -24,6 +24,7 @@ from ai_infra_indexer.finality import Finality, FinalLane
 from ai_infra_indexer.inputs import Around
 from ai_infra_indexer.lane import Lane
 from ai_infra_indexer.loop import Indexer, placed
+from ai_infra_indexer.order import Source
 from ai_infra_indexer.publish import Publisher, read_position
 from ai_infra_indexer.replay import LaneVerifier
 from ai_infra_indexer.store import Connection, read_offsets
@@ -114,7 +115,19 @@ class Taker:
         taken = take(connection, archive, number, keyring=keyring, roots=self._roots, lanes=settings.log.lanes)
         stored = read_offsets(connection, number)
         sources = input_partitions(NAME, settings.log.lanes, number)
-        offsets = {**stored, **placed(stored, self._around.begins, sources)}
+
+        def committed(places: list[Source]) -> dict[Source, int]:
+            found = consumer.committed([TopicPartition(*place) for place in places], timeout=COMMITTED_SECONDS)
+            return {(place.topic, place.partition): place.offset for place in found}
+
+        offsets = {**stored, **placed(stored, self._around.begins, committed, sources)}
+        if position.size > taken.head.size:
+            log.error(
+                "audit-events has more than the log: the log was begun anew under a Kafka that remembers the old one",
+                lane=number,
+                published=position.size,
+                size=taken.head.size,
+            )
         verifier = LaneVerifier(taken.keyrings, settings.log.lanes)
         lane = Lane(connection, taken.head, offsets, verifier, self.chain, self._around)
         final = FinalLane(number, archive, taken.edge, taken.edge_hash, taken.checkpoint, position)
