@@ -68,11 +68,18 @@ class Restorer:
         self._reader = Consumer(reader_config(settings, f"{service}.restore"))
 
     def restore(
-        self, number: int, partitions: list[tuple[str, int]], consumer: Consumer, group: str
+        self,
+        number: int,
+        partitions: list[tuple[str, int]],
+        consumer: Consumer,
+        group: str,
+        place: Callable[[Offsets], None],
     ) -> tuple[Lane, Offsets]:
-        """The lane as it was after the last committed transaction, and where its input goes on."""
+        """The lane as it was after the last committed transaction, and where its input goes on. `place` is told that
+        first: what it raises ends the restoring before the state is read."""
         with metrics.BUS_RESTORE.labels(self._service).time():
             offsets = self._committed(partitions, consumer, group)
+            place(offsets)
             end = self._end_of_state(number)
             lane = self._make_lane(number)
             read, ignored = self._read(lane, number, end)

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ai_infra.bus.assignment import Assignment
 from ai_infra.bus.batch import Batch
-from ai_infra.bus.consume import check_message_error, record_from_message
+from ai_infra.bus.consume import RestartNeededError, check_message_error, record_from_message
 from ai_infra.bus.judge import Judge
 from ai_infra.bus.lane import Lane
 from ai_infra.bus.restore import Restorer
@@ -73,11 +73,13 @@ class Runtime:
         self._lanes: dict[int, Lane] = {}
         self._positions: dict[Place, int] = {}
         self._paused: set[Place] = set()
+        self._appended: dict[int, int] = {}  # append time (ms) of the last record that this turn took, by lane
         self._finished: deque[Finished] = deque()
         self._house_at = 0.0
         self._lag_at = 0.0
         self._turned = time.monotonic()
         self._joined = False
+        self._unplaced = False  # the next lane cannot be placed yet
 
     # -- readiness, read by other threads -------------------------------------------------------------------------
 
@@ -118,6 +120,8 @@ class Runtime:
         try:
             while not stop.is_set():
                 self._turn()
+        except KafkaException as error:
+            raise RestartNeededError(f"the consumer of {self._group} failed: {error}") from error
         finally:
             self._close()
 
@@ -135,6 +139,7 @@ class Runtime:
         self._decide_due(batch)
         for message in messages:
             self._decide_message(message, batch, rewind)
+        self._show_delay()
         self._await_quick(batch, redo)
         self._keep_house(batch)
         committed = self._commit(batch, group_metadata, redo) if batch.lanes else True
@@ -153,7 +158,7 @@ class Runtime:
 
     def _patience(self) -> float:
         if self._finished or self._untaken_lanes():
-            return 0.0
+            return BUSY_SECONDS if self._unplaced else 0.0
         patience = BUSY_SECONDS if self._workers.busy else IDLE_SECONDS
         now = self._around.clock()
         for lane in self._lanes.values():
@@ -176,8 +181,7 @@ class Runtime:
             return
         self._decide_record(lane, record, batch)
         batch.took(record.topic, record.partition, record.offset)
-        delay = max(0.0, self._around.clock().timestamp() - record.append_time_ms / 1000)
-        metrics.BUS_LANE_DELAY.labels(self._service.name, str(record.partition)).set(delay)
+        self._appended[record.partition] = record.append_time_ms
 
     def _decide_record(self, lane: Lane, record: Record, batch: Batch) -> None:
         verdict = self._judge.judge(record)
@@ -199,7 +203,7 @@ class Runtime:
                 waiting.append(finished)
             elif lane.done(finished.work, finished.result, finished.error, batch):
                 batch.lanes.add(finished.lane)
-                batch.count(metrics.BUS_TRIGGERS.labels(self._service.name, "done"))
+                batch.count(metrics.BUS_TRIGGERS, self._service.name, "done")
                 redo.append(finished)
         self._finished.extend(waiting)
 
@@ -211,7 +215,7 @@ class Runtime:
             for key in list(lane.due(now)):
                 lane.tick(key, batch)
                 batch.lanes.add(number)
-                batch.count(metrics.BUS_TRIGGERS.labels(self._service.name, "tick"))
+                batch.count(metrics.BUS_TRIGGERS, self._service.name, "tick")
 
     def _await_quick(self, batch: Batch, redo: list[Finished]) -> None:
         """Keeps the batch open a short while for work that is quick, so that trigger and result are one transaction."""
@@ -260,7 +264,7 @@ class Runtime:
                 self._seek(place, offset)
             return False
         metrics.BUS_TRANSACTION.labels(self._service.name).observe(time.monotonic() - began)
-        metrics.BUS_BATCH.labels(self._service.name).observe(len(batch.next))
+        metrics.BUS_BATCH.labels(self._service.name).observe(batch.taken)
         self._positions.update(batch.next)
         for number, lane in lanes:
             to_start, to_cancel = list(lane.to_start), list(lane.to_cancel)
@@ -334,11 +338,18 @@ class Runtime:
             return
         number = untaken[0]
         places = self._assignment.partitions_of(number)
-        lane, offsets = self._restorer.restore(number, places, self._consumer, self._group)
+        try:
+            lane, offsets = self._restorer.restore(number, places, self._consumer, self._group, self._place)
+        except KafkaException as error:
+            # Another lane of the same assignment waits for a pending transaction, and this client begins with none of
+            # them before it can begin with all.
+            self._unplaced = error.args[0].code() == KafkaError._STATE
+            if not self._unplaced:
+                raise
+            return
+        self._unplaced = False
         self._lanes[number] = lane
         self._positions.update(offsets)
-        for place in places:
-            self._seek(place, offsets[place])
         self._resume_work(number, lane)
         metrics.BUS_LANES.labels(self._service.name).set(len(self._lanes))
 
@@ -351,6 +362,10 @@ class Runtime:
             self._workers.start(number, work)
 
     # -- pausing --------------------------------------------------------------------------------------------------
+
+    def _place(self, offsets: dict[Place, int]) -> None:
+        for place, offset in offsets.items():
+            self._seek(place, offset)
 
     def _seek(self, place: Place, offset: int) -> None:
         self._consumer.seek(TopicPartition(place[0], place[1], offset))
@@ -390,6 +405,13 @@ class Runtime:
             if lane.state.changed:
                 batch.lanes.add(number)
             metrics.BUS_STATE_RECORDS.labels(self._service.name, str(number)).set(len(lane.state))
+
+    def _show_delay(self) -> None:
+        now = self._around.clock().timestamp()
+        for number, append_time_ms in self._appended.items():
+            delay = max(0.0, now - append_time_ms / 1000)
+            metrics.BUS_LANE_DELAY.labels(self._service.name, str(number)).set(delay)
+        self._appended.clear()
 
     def _show_lag(self) -> None:
         now = time.monotonic()
