@@ -36,7 +36,9 @@ audit = typer.Typer(help="Verify the log.", no_args_is_help=True)
 Lane = Annotated[int | None, typer.Option("--lane", min=0, help="One lane; all where not given.")]
 Archive = Annotated[
     str | None,
-    typer.Option("--archive", help="s3://bucket[/prefix], or a folder; the archive of the settings where not given."),
+    typer.Option(
+        "--archive", help="s3://bucket or s3://bucket/prefix, or a folder; the archive of the settings where not given."
+    ),
 ]
 Origin = Annotated[str | None, typer.Option("--origin", help="Name of the log; that of the settings where not given.")]
 RootKeys = Annotated[
