@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import psycopg
 import pytest
@@ -21,6 +22,7 @@ from ai_infra.devstack.waiting import wait_until
 from ai_infra.events.event import Record
 from ai_infra.events.generated import JobStatusKind
 from ai_infra.objects.reader import open_store
+from ai_infra.objects.store import ObjectStore
 from ai_infra.readmodel import ReadModel, connect
 from ai_infra.settings import Settings
 from ai_infra.trust.ed25519 import read_private_key
@@ -29,7 +31,7 @@ from ai_infra.trust.keyring_files import latest_keyring
 from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer import parity
 from ai_infra_indexer.archived import ArchivedLane
-from ai_infra_indexer.audit import Problem, audit_archive, audit_postgres
+from ai_infra_indexer.audit import Problem, audit_archive, audit_artifacts, audit_postgres
 from ai_infra_indexer.rebuild import rebuild
 
 _spec = importlib.util.spec_from_file_location(
@@ -282,6 +284,68 @@ def test_a_killed_indexer_loses_and_doubles_nothing(town: Town, database: str) -
     more = story(town, "after-the-kills")
     town.await_final(*more, patience=120)
     town.check_everything(database)
+
+
+def readiness(town: Town) -> str:
+    with urlopen(Request(f"{town.stack.service_url('indexer')}/health"), timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def test_without_the_object_store_events_are_projected_and_become_final_when_it_is_back(town: Town) -> None:
+    town.stack.kill("s3", signal.SIGKILL)
+    records = story(town, "no-archive")
+    ids = [dict(record.headers)["ce_id"].decode() for record in records]
+
+    def projected() -> bool:
+        with ReadModel(town.settings.database.url) as model:
+            return all(model.event(event_id) is not None for event_id in ids)
+
+    assert wait_until(projected, PATIENCE), "events must reach Postgres without the archive"
+    assert wait_until(lambda: "do not become final" in readiness(town), PATIENCE), "readiness must say what is wrong"
+    town.stack.start("s3")
+    town.await_final(*records, patience=120)
+    assert town.problems() == []
+
+
+def test_without_postgres_lanes_wait_and_go_on_when_it_is_back(town: Town) -> None:
+    town.stack.kill("postgres", signal.SIGKILL)
+    records = story(town, "no-postgres")
+    assert wait_until(lambda: "stands still" in readiness(town), PATIENCE), "readiness must say what is wrong"
+    town.stack.start("postgres")
+    town.await_final(*records, patience=120)
+    assert town.problems() == []
+
+
+def test_an_artifact_changed_in_its_bucket_is_found_and_named(town: Town) -> None:
+    world = town.world("bytes")
+    uri = f"s3://{town.settings.objects.models_bucket}/bytes/artifact"
+    manifest = f"{uri}.json"
+    with ObjectStore(town.settings) as store:
+        stored, described = store.put_once(uri, b"weights"), store.put_once(manifest, b"{}")
+        body = world.registered(
+            "art-bytes",
+            artifact_uri=uri,
+            artifact_sha256=stored.sha256,
+            manifest_uri=manifest,
+            manifest_sha256=described.sha256,
+        )
+        record = world.say("registry", body)
+        town.send(record)
+        town.await_final(record)
+        reader = open_store(f"s3://{town.settings.objects.archive_bucket}", town.settings)
+        archived = ArchivedLane(reader, town.settings.log.origin, world.lane)
+        registered = [
+            item for item in audit_archive(archived, town.roots, town.lanes).registered if item.uri in (uri, manifest)
+        ]
+        assert audit_artifacts(store, registered) == []
+        store.put_if_match(uri, b"Weights", stored.etag)
+        store.delete(manifest)
+        problems = audit_artifacts(store, registered)
+    assert {(p.code, p.position) for p in problems} == {
+        ("changed_object", registered[0].position),
+        ("missing_object", registered[0].position),
+    }
+    assert "artifact art-bytes" in problems[0].detail
 
 
 def test_a_database_restored_from_a_backup_is_filled_up_before_anything_is_sequenced(town: Town, database: str) -> None:
