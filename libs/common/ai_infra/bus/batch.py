@@ -34,17 +34,19 @@ class Batch:
     first: dict[tuple[str, int], int] = field(default_factory=dict)
     next: dict[tuple[str, int], int] = field(default_factory=dict)
     lanes: set[int] = field(default_factory=set)
-    counts: Counter[Metric] = field(default_factory=Counter)
+    taken: int = 0
+    counts: Counter[tuple[Metric, tuple[str, ...]]] = field(default_factory=Counter)
 
-    def count(self, metric: Metric, by: int = 1) -> None:
-        """Has a counter moved when, and only when, the batch is committed."""
-        self.counts[metric] += by
+    def count(self, metric: Metric, *labels: str) -> None:
+        """Has a counter moved by one when, and only when, the batch is committed."""
+        self.counts[(metric, labels)] += 1  # the child of these labels is looked up once a batch, not once an event
 
     def committed(self) -> None:
-        for metric, by in self.counts.items():
-            metric.inc(by)
+        for (metric, labels), by in self.counts.items():
+            metric.labels(*labels).inc(by)
 
     def took(self, topic: str, partition: int, offset: int) -> None:
+        self.taken += 1
         self.first.setdefault((topic, partition), offset)
         self.next[(topic, partition)] = offset + 1
         self.lanes.add(partition)

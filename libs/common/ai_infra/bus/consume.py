@@ -29,7 +29,7 @@ def record_from_message(message: Message) -> Record:
     if topic is None or partition is None or offset is None:
         raise ValueError("a message without topic, partition or offset is not a record")
     received = cast("Sequence[tuple[str, str | bytes | None]]", message.headers() or ())  # a list, when read
-    headers = tuple((name, _bytes(value)) for name, value in received)
+    headers = tuple([(name, value if value.__class__ is bytes else _bytes(value)) for name, value in received])
     return Record(
         topic=topic,
         partition=partition,

@@ -87,6 +87,7 @@ class Lane:
         self._due: list[tuple[datetime, str]] = []
         self._voice = Voice(number, self.state, surroundings)
         self._hearing = Hearing(self.state, surroundings.service.name)
+        self._decide_seconds = metrics.BUS_DECIDE.labels(surroundings.service.name)
         self._pending = 0
         self._resumed = False
 
@@ -138,7 +139,7 @@ class Lane:
     def event(self, event: Event[Any], batch: Batch, *, redriven: bool = False) -> bool:
         """Decides a verified event. Returns False when the lane has halted on it (the event is dead-lettered)."""
         if (why := self._hearing.heard_before(event, redriven=redriven)) is not None:
-            batch.count(metrics.BUS_RECORDS.labels(self._service.name, event.type, "duplicate"))
+            batch.count(metrics.BUS_RECORDS, self._service.name, event.type, "duplicate")
             self._bury(event.record, "duplicate", why, batch)
             return True
         if isinstance(event.body, OperatorAction):
@@ -157,7 +158,7 @@ class Lane:
         else:
             self._hearing.remember(event, failed=False)
             self._failures.succeeded()
-            batch.count(metrics.BUS_RECORDS.labels(self._service.name, event.type, "decided"))
+            batch.count(metrics.BUS_RECORDS, self._service.name, event.type, "decided")
         return True
 
     def reject(self, record: Record, error: AiInfraError, sender: Sender | None, batch: Batch) -> bool:
@@ -165,13 +166,13 @@ class Lane:
 
         Returns False when the lane has halted on it.
         """
-        batch.count(metrics.TRUST_VERIFY_FAILURES.labels(self._service.name, error.code))
+        batch.count(metrics.TRUST_VERIFY_FAILURES, self._service.name, error.code)
         if sender is None and not self._junk.take(self._around.clock().timestamp()):
-            batch.count(metrics.BUS_RECORDS.labels(self._service.name, record.topic, "junk"))
+            batch.count(metrics.BUS_RECORDS, self._service.name, record.topic, "junk")
             return True
         log.warning("record refused", topic=record.topic, offset=record.offset, code=error.code, why=str(error))
         self._bury(record, error.code, str(error), batch)
-        batch.count(metrics.BUS_RECORDS.labels(self._service.name, record.topic, "dead_letter"))
+        batch.count(metrics.BUS_RECORDS, self._service.name, record.topic, "dead_letter")
         if sender is None:
             return True
         self._hearing.failed(sender.event_id, sender.event_hash, record.append_time_ms)
@@ -268,14 +269,14 @@ class Lane:
             keyring=self._around.keyring_version(),
             policy=self._around.policy(),
         )
-        savepoint, said = self.state.savepoint(), len(batch.outgoing)
-        started, cancelled, pending = len(self.to_start), len(self.to_cancel), self._pending
+        self.state.savepoint()
+        said, started, cancelled, pending = len(batch.outgoing), len(self.to_start), len(self.to_cancel), self._pending
         try:
-            with metrics.BUS_DECIDE.labels(self._service.name).time():
+            with self._decide_seconds.time():
                 decision = self._service.decide(self.state, trigger, context)
             self._apply(decision, origin, context.now, batch)
         except BaseException:
-            self.state.restore_savepoint(savepoint)
+            self.state.restore_savepoint()
             del batch.outgoing[said:], self.to_start[started:], self.to_cancel[cancelled:]
             self._pending = pending
             raise
@@ -290,7 +291,9 @@ class Lane:
                 )
             event_id = consequence_id(origin.id, f"{say.body.TOPIC}/{say.kind or ''}/{say.subject or ''}")
             causes = (origin.cause, *say.causes)
-            self._voice.say(say, event_id, batch, model=origin.model, causes=causes, traceparent=origin.traceparent)
+            self._voice.say(
+                say, event_id, batch, now=now, model=origin.model, causes=causes, traceparent=origin.traceparent
+            )
         for change in decision.state:
             match change:
                 case Put(id=record_id, record=record):
@@ -328,7 +331,7 @@ class Lane:
     # -- refusing -------------------------------------------------------------------------------------------------
 
     def _refuse(self, event: Event[Any], reasons: tuple[Reason, ...], code: str, why: str, batch: Batch) -> None:
-        batch.count(metrics.BUS_RECORDS.labels(self._service.name, event.type, "refused"))
+        batch.count(metrics.BUS_RECORDS, self._service.name, event.type, "refused")
         self._bury(event.record, code, why, batch)
         self._hearing.remember(event, failed=True)
         sender = Sender(event.id, event.hash, event.signer, event.model, event.attributes.traceparent)
@@ -351,7 +354,8 @@ class Lane:
         refusal_id = consequence_id(event_id, f"{EventRefused.TOPIC}/{self._service.name}")
         causes = (Cause(event_id, self.number),)
         say = Say(body, subject=event_id)
-        self._voice.say(say, refusal_id, batch, model=model, causes=causes, traceparent=sender.traceparent)
+        now, trace = self._voice.now(), sender.traceparent
+        self._voice.say(say, refusal_id, batch, now=now, model=model, causes=causes, traceparent=trace)
 
     def _decide_failed(self, event: Event[Any], error: Exception, batch: Batch) -> bool:
         log.exception("decide failed", lane=self.number, event_id=event.id, event_type=event.type)
@@ -376,7 +380,7 @@ class Lane:
         now_ms = int(self._around.clock().timestamp() * 1000)
         letter = dead_letter(record, service=self._service.name, code=code, reason=reason, now_ms=now_ms)
         batch.outgoing.append(letter)
-        batch.count(metrics.BUS_DEAD_LETTERS.labels(self._service.name, code))
+        batch.count(metrics.BUS_DEAD_LETTERS, self._service.name, code)
 
     def _operator(self, action: OperatorAction) -> None:
         if action.action != RESUME_ACTION or action.target not in {

@@ -6,7 +6,7 @@ writing the compacted topic is `restore.py` and `runtime.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -30,8 +30,10 @@ class LaneState:
 
     def __init__(self, types: tuple[type, ...]) -> None:
         self._types: dict[str, type] = {record_name(t): t for t in types}
+        self._names: dict[type, str] = {t: name for name, t in self._types.items()}
         self._committed: dict[str, dict[str, Any]] = {name: {} for name in self._types}
         self._open: dict[tuple[str, str], Any] = {}  # None: deleted
+        self._undo: list[tuple[tuple[str, str], Any]] = []  # what the changes since the savepoint replaced
         self.counter = 0  # number of the last record that was loaded: new ones go on behind it
 
     def get(self, record_type: type[R], record_id: str, /) -> R | None:
@@ -53,21 +55,25 @@ class LaneState:
                 yield record_id, cast("R", record)
 
     def put(self, record_id: str, record: Any) -> None:
-        self._open[(self._known(type(record)), record_id)] = record
+        self._change((self._known(type(record)), record_id), record)
 
     def delete(self, record_type: type, record_id: str) -> None:
         name = self._known(record_type)
         if record_id in self._committed[name]:
-            self._open[(name, record_id)] = None
-        else:
-            self._open.pop((name, record_id), None)
+            self._change((name, record_id), None)
+        elif (name, record_id) in self._open:
+            self._change((name, record_id), _MISSING)
 
-    def savepoint(self) -> Mapping[tuple[str, str], Any]:
-        """What the open batch has changed so far; give it to `restore_savepoint` to undo a trigger that failed."""
-        return dict(self._open)
+    def savepoint(self) -> None:
+        """Before a trigger: `restore_savepoint` undoes what was changed since. Only the latest one counts."""
+        # Undone step by step: a copy of the open batch for each trigger would cost its length, and in all its square.
+        self._undo.clear()
 
-    def restore_savepoint(self, savepoint: Mapping[tuple[str, str], Any]) -> None:
-        self._open = dict(savepoint)
+    def restore_savepoint(self) -> None:
+        """Undoes the changes since the latest `savepoint`: of a trigger that failed nothing is left."""
+        while self._undo:
+            place, before = self._undo.pop()
+            self._set(place, before)
 
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """(key, encoded record or None for a deletion) of the open batch, unchanged records left out."""
@@ -87,10 +93,11 @@ class LaneState:
                 self._committed[name].pop(record_id, None)
             else:
                 self._committed[name][record_id] = record
-        self._open.clear()
+        self.rollback()
 
     def rollback(self) -> None:
         self._open.clear()
+        self._undo.clear()
 
     def load(self, key: str, value: bytes | None) -> None:
         """Takes one record of the compacted topic into the committed state. Raises `StateError`."""
@@ -106,9 +113,19 @@ class LaneState:
         else:
             self._committed[name][record_id] = decode_record(record_type, key, value)
 
+    def _change(self, place: tuple[str, str], record: Any) -> None:
+        self._undo.append((place, self._open.get(place, _MISSING)))
+        self._set(place, record)
+
+    def _set(self, place: tuple[str, str], record: Any) -> None:
+        if record is _MISSING:
+            self._open.pop(place, None)
+        else:
+            self._open[place] = record
+
     def _known(self, record_type: type) -> str:
-        name = record_name(record_type)
-        if self._types.get(name) is not record_type:
+        name = self._names.get(record_type)
+        if name is None:
             raise StateError(
                 f"{record_type.__name__} is not among the state records of this service: {sorted(self._types)}"
             )

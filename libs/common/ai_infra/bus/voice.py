@@ -24,6 +24,7 @@ from ai_infra.events.lanes import lane_key
 from ai_infra.telemetry import metrics
 
 HEARTBEAT_EVERY: Final = timedelta(minutes=10)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HEAD_KEY: Final = f"{Head.STATE_NAME}/{SELF}"
 
 
@@ -51,11 +52,12 @@ class Voice:
         """The present in whole milliseconds, never before what this lane has decided already."""
         head = self._state.get(Head, SELF)
         now_ms = max(_ms(self._around.clock()), head.now_ms if head else 0)
-        return datetime.fromtimestamp(now_ms // 1000, UTC) + timedelta(milliseconds=now_ms % 1000)
+        return _EPOCH + timedelta(milliseconds=now_ms)
 
     def decided_at(self, now: datetime) -> None:
         """Notes the time of a decision: the lane's clock does not go back behind it, whoever owns the lane."""
-        self._state.put(SELF, replace(self._head(), now_ms=_ms(now)))
+        head = self._head()
+        self._moved(head, seq=head.seq, prev=head.prev, now_ms=_ms(now))
 
     def say(
         self,
@@ -63,18 +65,22 @@ class Voice:
         event_id: str,
         batch: Batch,
         *,
+        now: datetime,
         model: str | None,
         causes: tuple[Cause, ...],
         traceparent: str | None,
     ) -> None:
-        """Adds a signed event to the batch, under the model's key or, without one, under the lane's own."""
+        """Adds a signed event to the batch, under the model's key or, without one, under the lane's own.
+
+        `now` becomes the event's time: it is that of the decision, so that a replay decides with the same one.
+        """
         head = self._head()
         said = self._around.speech.event(
             say.body,
             key=model if model is not None else lane_key(self._number),
             lane=self._number,
             event_id=event_id,
-            time=self.now(),
+            time=now,
             subject=say.subject,
             epoch=head.epoch,
             seq=head.seq + 1,
@@ -83,8 +89,8 @@ class Voice:
             traceparent=traceparent,
         )
         batch.outgoing.append(said.outgoing)
-        batch.count(metrics.BUS_SAID.labels(self._name, say.body.TOPIC))
-        self._state.put(SELF, replace(head, seq=head.seq + 1, prev=said.hash))
+        batch.count(metrics.BUS_SAID, self._name, say.body.TOPIC)
+        self._moved(head, seq=head.seq + 1, prev=said.hash, now_ms=head.now_ms)
 
     def heartbeat(self, batch: Batch) -> None:
         """Names the last number said, at most each ten minutes and only after something new."""
@@ -93,7 +99,7 @@ class Voice:
             return
         producer, last = f"{self._name}/{self._number}", head.prev or ""
         beat = ProducerHeartbeat(producer=producer, epoch=head.epoch, seq=head.seq, event_hash=last)
-        self.say(Say(beat), uuid7(), batch, model=None, causes=(), traceparent=None)
+        self.say(Say(beat), uuid7(), batch, now=now, model=None, causes=(), traceparent=None)
         self._state.put(SELF, replace(self._head(), beat_seq=head.seq + 1, beat_ms=_ms(now)))
 
     def state_records(self) -> list[Outgoing]:
@@ -106,6 +112,10 @@ class Voice:
             self._around.speech.state_record(self._number, key, value, first + i)
             for i, (key, value) in enumerate(changes)
         ]
+
+    def _moved(self, head: Head, *, seq: int, prev: str | None, now_ms: int) -> None:
+        # Written out, since this happens for every trigger and every event: `replace` looks the fields up each time.
+        self._state.put(SELF, Head(head.epoch, seq, prev, now_ms, head.counter, head.beat_seq, head.beat_ms))
 
     def _head(self) -> Head:
         head = self._state.get(Head, SELF)
