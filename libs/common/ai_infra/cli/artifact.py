@@ -81,7 +81,7 @@ def show_(artifact: Artifact, as_json: Json = False) -> None:
         "URI": row.artifact_uri,
         "SHA-256": row.artifact_sha256,
         "bytes": row.artifact_bytes,
-        "attested": f"{row.attestations} times",
+        "attestations": row.attestations,
         "job": row.job_id,
         "code": row.code_ref,
         "container": row.container_digest,

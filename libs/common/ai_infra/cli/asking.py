@@ -107,4 +107,4 @@ def score(millionths: int | None) -> str:
 
 def sentences(reasons: Sequence[Mapping[str, str]] | None) -> str:
     """All reasons in one cell."""
-    return "; ".join(f"{r.get('code')}: {r.get('detail')}" for r in reasons or ())
+    return "; ".join(": ".join(filter(None, (r.get("code"), r.get("detail")))) for r in reasons or ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,44 +18,44 @@ Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", help="Wait so 
 
 @app.command()
 def submit(
-    model: Annotated[str, typer.Argument(help="The model's name.")],
-    command: Annotated[list[str], typer.Argument(help="What to run, after `--`: e.g. -- python train.py")],
     code: Annotated[str, typer.Option("--code", help="git+https://host/repo@<commit>#<path>, git+file://…@<commit>#…")],
+    command: Annotated[list[str] | None, typer.Argument(help="What to run, after `--`: -- python train.py")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="The model's name.")] = None,
+    file: Annotated[Path | None, typer.Option("--job", help="JSON file with any of the fields of a job.")] = None,
     datasets: Annotated[
         list[str] | None, typer.Option("--dataset", help="id=…,version=…,checksum=sha256:…,uri=…; may be repeated.")
     ] = None,
-    hyperparams: Annotated[str, typer.Option("--hyperparams", help="A JSON object.")] = "{}",
-    seed: Annotated[int, typer.Option(help="Seed of all random generators.")] = 0,
+    hyperparams: Annotated[str | None, typer.Option("--hyperparams", help="A JSON object.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random generators; 0.")] = None,
     template: Annotated[str | None, typer.Option(help="Kind of build: a URI.")] = None,
     container: Annotated[str | None, typer.Option(help="Image to run in: sha256:<hex>.")] = None,
-    cpu: Annotated[float, typer.Option(help="Processor share, in cores.")] = 1.0,
-    memory: Annotated[int, typer.Option(help="Memory limit, MiB.")] = 2048,
-    time_limit: Annotated[int, typer.Option(help="Wall-clock limit, seconds.")] = 3600,
+    cpu: Annotated[float | None, typer.Option(help="Processor share, in cores; 1.")] = None,
+    memory: Annotated[int | None, typer.Option(help="Memory limit, MiB; 2048.")] = None,
+    time_limit: Annotated[int | None, typer.Option(help="Wall-clock limit, seconds; 3600.")] = None,
     parent: Annotated[list[str] | None, typer.Option(help="Artifact to start from; may be repeated.")] = None,
     job_id: Annotated[str | None, typer.Option(help="An id of your own: asking again is then the same job.")] = None,
     wait: Wait = 0,
     as_json: Json = False,
 ) -> None:
-    """Ask for a training."""
-    from ai_infra.client import Resources
-    from ai_infra.client.wishes import DEFAULT_TEMPLATE
+    """Ask for a training. What is given here counts before what the file says."""
+    from ai_infra.cli.job_file import job_fields
 
+    given = {
+        "model": model,
+        "training_cmd": command or None,
+        "dataset_refs": [dataset(text) for text in datasets] if datasets else None,
+        "hyperparams": json_object(hyperparams, "--hyperparams") if hyperparams is not None else None,
+        "seed": seed,
+        "template": template,
+        "container_digest": container,
+        "cpu_millis": None if cpu is None else round(cpu * 1000),
+        "memory_mib": memory,
+        "time_limit_s": time_limit,
+        "parent_artifacts": parent,
+    }
+    fields = job_fields(file, given)
     with speaking("job.queued") as client:
-        job = client.submit_job(
-            model=model,
-            code_ref=code,
-            training_cmd=command,
-            dataset_refs=[dataset(text) for text in datasets or ()],
-            hyperparams=json_object(hyperparams, "--hyperparams"),
-            seed=seed,
-            template=template or DEFAULT_TEMPLATE,
-            container_digest=container,
-            resources=Resources(cpu_millis=round(cpu * 1000), memory_mib=memory),
-            time_limit_s=time_limit,
-            parent_artifacts=parent or (),
-            job_id=job_id,
-        )
-        _submitted(client, job, wait, as_json)
+        _submitted(client, client.submit_job(code_ref=code, job_id=job_id, **fields), wait, as_json)
 
 
 @app.command()

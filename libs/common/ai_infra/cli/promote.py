@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import contextlib
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -19,6 +20,7 @@ Expect = Annotated[
     str | None,
     typer.Option("--expect", help="Apply only while this artifact serves; '' while nothing does."),
 ]
+_REFUSAL_SECONDS: Final = 10.0
 As = Annotated[str | None, typer.Option("--as", metavar="KEY", help="Which key of the keys directory to sign with.")]
 
 
@@ -155,15 +157,33 @@ def history(
 
 
 def _answer(promotion_id: str, decision: str, reason: str, key_id: str | None, as_json: bool) -> None:
-    from ai_infra.events.generated import ApprovalDecision
+    """Says yes or no, and looks for a moment whether that is refused."""
+    from ai_infra.client import AnswerTimeout
+    from ai_infra.events.generated import ApprovalDecision, PromotionDecided
 
     with reading() as found:
         model = find_promotion(found, promotion_id).model
     with speaking("promotion.approval", key_id) as client:
         published = client.approve(promotion_id, model=model, decision=ApprovalDecision(decision), reason=reason)
-        approver = client.principal
-    data = {"promotion_id": promotion_id, "decision": decision, "approver": approver, "event_id": published.id}
-    show(data, json=as_json, table=f"{approver} says {decision} to promotion {promotion_id}")
+        approver, status = client.principal, None
+        with contextlib.suppress(AnswerTimeout), progress("waiting for the promoter"):
+            step = client.wait_for(
+                published,
+                lambda e: (
+                    e if isinstance(e.body, PromotionDecided) and published.id in {c.id for c in e.causes} else None
+                ),
+                timeout=_REFUSAL_SECONDS,
+            )
+            status = step.body.status.value
+    data = {
+        "promotion_id": promotion_id,
+        "decision": decision,
+        "approver": approver,
+        "event_id": published.id,
+        "status": status,
+    }
+    text = f"{approver} says {decision} to promotion {promotion_id}" + (f", which is {status}" if status else "")
+    show(data, json=as_json, table=text)
 
 
 def _asked(client: Any, promotion: Any, wait: float, as_json: bool) -> None:
