@@ -65,6 +65,22 @@ class Bench:
         self.admin.set_offsets(group, {p: marks.high for p, marks in self.admin.watermarks(self.inputs).items()})
 
 
+@dataclass(frozen=True)
+class Transactions:
+    """Transactions that the runtime has committed in this process, and the seconds that they took."""
+
+    number: int
+    seconds: float
+
+    @classmethod
+    def so_far(cls) -> Transactions:
+        samples = {
+            s.name: s.value for m in metrics.BUS_TRANSACTION.collect() for s in m.samples if "le" not in s.labels
+        }
+        name = "ai_infra_bus_transaction_seconds"
+        return cls(int(samples.get(f"{name}_count", 0)), samples.get(f"{name}_sum", 0.0))
+
+
 def measure(
     stack: Stack, settings: Settings, events: int, progress: Callable[[str], None], profile: Path | None = None
 ) -> list[Figure]:
@@ -72,13 +88,20 @@ def measure(
     bench = _bench(stack, settings)
     empty: dict[bool, list[Span]] = {False: [], True: []}
     plain: dict[bool, list[Span]] = {False: [], True: []}
+    transactions: dict[bool, list[dict[str, float]]] = {False: [], True: []}
     verifying: list[Span] = []
     for turn in range(TURNS):
         for saying in (False, True):
             progress(f"the runtime, {events} events, {'one' if saying else 'none'} out, turn {turn + 1} of {TURNS} …")
             records = statuses(bench.trainer, events)
             target = profile.with_stem(f"{profile.stem}-{'one' if saying else 'none'}") if profile else None
+            before = Transactions.so_far()
             empty[saying].append(run_runtime(bench, records, saying=saying, profile=target))
+            after = Transactions.so_far()
+            number = after.number - before.number
+            transactions[saying].append(
+                {"records": round(events / number), "ms": round((after.seconds - before.seconds) / number * 1000, 1)}
+            )
             verifying.append(crypto.verifications(0.25))
             plain[saying].append(run_plain(bench, records, saying=saying))
     peer = f"plain transactions of {BATCH_RECORDS}"
@@ -86,6 +109,8 @@ def measure(
         compared("runtime, none out", "verify, decide nothing, commit", peer, empty[False], plain[False]),
         compared("runtime, one out", "verify, decide, sign one, commit", peer, empty[True], plain[True]),
     ]
+    for figure, saying in zip(figures, (False, True), strict=True):
+        figure.detail["transactions"] = transactions[saying]
     limit = "one core's verifications are the upper limit"
     peer = "Ed25519 verifications, 1 core"
     ours = [span for pair in zip(empty[False], empty[True], strict=True) for span in pair]
