@@ -65,7 +65,7 @@ def test_a_replica_with_a_part_of_a_lane_stands_still_there_and_says_so(bench: B
     bench.working(old)
     new = bench.replica(service(listens=(EvaluationRecorded, PromotionRequested)))  # a rolling upgrade adds an input
     until(lambda: len(bench.lanes_of_members()) == 2, "both have something")
-    status, text = until(lambda: (a := new.ready())[0] == 503 and a, "the new one has parts, and says so")
+    _, text = until(lambda: (a := new.ready())[0] == 503 and a, "the new one has parts, and says so")
     assert "stands still on" in text
     assert EvaluationRecorded.TOPIC in text
     models = [bench.model(lane) for lane in range(bench.lanes)]

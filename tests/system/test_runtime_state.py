@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 
 import pytest
+from tests.system.bus_bench import STATE, Bench, Replica, check_sequences
+from tests.system.bus_service import service
 
 from ai_infra.bus import process
 from ai_infra.bus.state_records import sign_state_record
@@ -13,8 +15,6 @@ from ai_infra.events.event import Record
 from ai_infra.events.lanes import lane_of
 from ai_infra.trust.open import open_client_signer, open_service_signer
 from ai_infra.trust.session import Session
-from tests.system.bus_bench import STATE, Bench, Replica, check_sequences, until
-from tests.system.bus_service import service
 
 
 def test_forged_and_replayed_state_is_ignored(bench: Bench) -> None:

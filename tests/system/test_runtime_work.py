@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+from tests.system.bus_bench import STATE, Bench, Interrupted, check_sequences, until
+from tests.system.bus_service import Fetched, service
 
 from ai_infra.bus import runtime, workers
 from ai_infra.bus.decision import WorkItem
 from ai_infra.errors import AiInfraError
-from tests.system.bus_bench import STATE, Bench, Interrupted, check_sequences, until
-from tests.system.bus_service import Fetched, service
 
 
 @dataclass
@@ -101,7 +101,7 @@ def test_work_that_was_cancelled_when_its_lane_went_is_begun_anew_when_it_comes_
     monkeypatch.setattr(workers, "ORPHAN_SECONDS", 0.3)
     monkeypatch.setattr(runtime, "HOUSEKEEPING_SECONDS", 0.2)
     models = at_work(bench, desk)
-    two = bench.replica(service(run=lambda item: desk.of("two")(item), slots=8))
+    two = bench.replica(service(run=desk.of("two"), slots=8))
     bench.working(*bench.replicas)
     moved = {model for model in models if _lane(bench, model) in two.lanes}
     until(lambda: {m for r, m in desk.cancelled if r == "one"} == moved, "what has gone is cancelled, and lingers")

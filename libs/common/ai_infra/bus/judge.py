@@ -37,6 +37,11 @@ class Judge:
         self._verifier = verifier
         self._broadcast = broadcast
         self._lanes = lanes
+        self._caught_up = False
+
+    def taken(self) -> None:
+        """To be called when a batch was taken: its records may name a newer keyring than the last look has shown."""
+        self._caught_up = False
 
     def judge(self, record: Record) -> Verdict:
         original, redriven = record, record.topic == self._retry_topic
@@ -46,8 +51,11 @@ class Judge:
             try:
                 event = self._verifier.verify(original)
             except AwaitKeyring:
-                # Whoever signed with a keyring had read it: it is on the broadcast topic by now, or nowhere.
-                self._broadcast.catch_up(CATCH_UP_SECONDS)
+                # Whoever signed with a keyring had read it: it is on the broadcast topic by now, or nowhere. One look
+                # for a whole batch, so that junk that names none that exists cannot slow a lane down.
+                if not self._caught_up:
+                    self._broadcast.catch_up(CATCH_UP_SECONDS)
+                    self._caught_up = True
                 event = self._verifier.verify(original, caught_up=True)
         except (EventError, TrustError) as error:
             return Verdict(error=error, sender=self._sender(original, error))

@@ -129,6 +129,7 @@ class Runtime:
         self._turned = time.monotonic()
         self._each_turn()
         messages = self._take()
+        self._judge.taken()
         # Taken with the batch and after joining: metadata read later could commit for a lane that has moved meanwhile.
         group_metadata = self._consumer.consumer_group_metadata()
         self._take_up_lanes()
