@@ -13,14 +13,13 @@ from typing import Any, Final
 
 from ai_infra.bus.redrive import read_redrive
 from ai_infra.errors import AiInfraError
-from ai_infra.events.codec import decode_body
 from ai_infra.events.event import Event, Record
 from ai_infra.events.exceptions import EventError
 from ai_infra.events.generated import SignerChanged
-from ai_infra.events.parse import read
 from ai_infra.trust.ed25519 import verifies
 from ai_infra.trust.exceptions import KeyringError, TrustError
 from ai_infra.trust.keyring import CHAIN
+from ai_infra.trust.keyring_event import take_keyring_event
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra.trust.verify import Verifier
 from ai_infra_indexer import kernel
@@ -46,14 +45,12 @@ class LaneVerifier:
         self._lanes = lanes
 
     def verify(self, record: Record, *, caught_up: bool = True) -> Event[Any]:
-        """The event in a record. A keyring is taken in by the roots before the event that brings it is judged.
+        """The event in a record. A keyring is taken in, once it and the event that brings it verify.
 
         Raises EventError, TrustError, KeyringError; AwaitKeyring where not `caught_up` and the keyring is newer.
         """
         if record.topic == SignerChanged.TOPIC:
-            body = decode_body(record.topic, read(record, self._lanes).body_bytes)
-            if isinstance(body, SignerChanged):
-                self.keyrings.accept(body.keyring)
+            return take_keyring_event(record, self.keyrings, self._verifier, self._lanes)
         return self._verifier.verify(record, caught_up=caught_up)
 
     def original(self, record: Record) -> Record:

@@ -21,10 +21,10 @@ from ai_infra.errors import AiInfraError, UnavailableError
 from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.event import Record
 from ai_infra.events.generated import PolicyChanged, SignerChanged
-from ai_infra.events.parse import read
 from ai_infra.settings import Settings
 from ai_infra.telemetry import metrics
 from ai_infra.trust.exceptions import AwaitKeyring
+from ai_infra.trust.keyring_event import take_keyring_event
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra.trust.open import load_roots
 from ai_infra.trust.verify import Verifier
@@ -128,14 +128,9 @@ class Broadcast:
             log.error("broadcast record ignored", topic=record.topic, offset=record.offset, why=str(refused))
 
     def _take_keyring(self, record: Record) -> None:
-        """A keyring is judged by the roots before the event that brings it: the first one names its own messenger."""
-        body = read(record, lanes=1).decode()
-        if not isinstance(body, SignerChanged):
-            raise TypeError(f"{record.topic} carries {type(body).__name__}")
-        self.keyrings.accept(body.keyring)
-        self.verifier.verify(record)
+        take_keyring_event(record, self.keyrings, self.verifier, lanes=1)
         self._records[record.topic].append(record)
-        metrics.TRUST_KEYRING_VERSION.labels(self._service).set(body.version)
+        metrics.TRUST_KEYRING_VERSION.labels(self._service).set(self.keyrings.latest_version)
         waiting, self._waiting = self._waiting, []
         for earlier in waiting:
             self._take(earlier)
