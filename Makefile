@@ -47,11 +47,12 @@ lint: setup
 	@git ls-files -z -- tests | xargs -0 -n 250 -P 2 .venv/bin/detect-secrets-hook --baseline tests/.secrets.baseline
 
 unit: setup
-	@$(PY) -m pytest tests/unit
+	@$(PY) -m pytest tests/unit -n auto
 
 # The last thing it prints is pytest's own summary.
 test: lint
-	@$(PY) -m pytest tests/unit tests/conformance tests/system tests/faults
+	@$(PY) -m pytest tests/unit -n auto -q
+	@$(PY) -m pytest tests/conformance tests/system tests/faults
 
 soak: setup
 	@SOAK=1 $(PY) -m pytest tests/faults tests/system --timeout 3600
