@@ -118,7 +118,13 @@ class Workspaces:
     def _sweep(self) -> None:
         """Remove what dead processes left: their lock is free. A fresh directory may not be locked yet."""
         for other in self.base.iterdir():
-            if other in (self._root, self.locks) or time.time() - other.stat().st_mtime < 60:
+            if other in (self._root, self.locks):
+                continue
+            try:
+                fresh = time.time() - other.stat().st_mtime < 60
+            except FileNotFoundError:
+                continue  # another process sweeps too
+            if fresh:
                 continue
             descriptor = os.open(self._lock_path(other), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
