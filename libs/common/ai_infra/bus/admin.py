@@ -55,6 +55,15 @@ _HAS_MEMBERS: Final = frozenset(
         KafkaError.REBALANCE_IN_PROGRESS,
     }
 )
+_LEADER_MOVED: Final = frozenset(
+    {
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError._NOENT,  # what an admin client says when no leader is known at all
+    }
+)
 _COORDINATOR_MOVING: Final = frozenset(
     {
         KafkaError._WAIT_COORD,
@@ -192,6 +201,10 @@ class KafkaAdmin:
         low, high = (self._offsets(wanted, spec) for spec in (_EARLIEST, _LATEST))
         return {p: Watermarks(low[p], high[p]) for p in wanted}
 
+    def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Where partitions end, records of open transactions included."""
+        return self._offsets(list(partitions), _LATEST, IsolationLevel.READ_UNCOMMITTED)
+
     def offsets_at(self, partitions: Iterable[Partition], time_ms: int) -> dict[Partition, int]:
         """First offset at or after a time (append time, ms); the end of the partition where there is none."""
         wanted = list(partitions)
@@ -275,18 +288,36 @@ class KafkaAdmin:
             for resource, future in futures.items()
         }
 
-    def _offsets(self, partitions: Sequence[Partition], spec: OffsetSpec) -> dict[Partition, int]:
+    def _offsets(
+        self,
+        partitions: Sequence[Partition],
+        spec: OffsetSpec,
+        isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
+    ) -> dict[Partition, int]:
         if not partitions:
             return {}
-        futures = self._client.list_offsets(
-            {TopicPartition(t, p): spec for t, p in partitions},
-            isolation_level=IsolationLevel.READ_COMMITTED,
-            request_timeout=self._timeout,
-        )
-        return {
-            (tp.topic, tp.partition): self._wait(future, f"reading offsets of {tp.topic}/{tp.partition}").offset
-            for tp, future in futures.items()
-        }
+        deadline = time.monotonic() + self._timeout
+        while True:
+            futures = self._client.list_offsets(
+                {TopicPartition(t, p): spec for t, p in partitions},
+                isolation_level=isolation,
+                request_timeout=self._timeout,
+            )
+            try:
+                return {
+                    (tp.topic, tp.partition): self._wait(future, f"reading offsets of {tp.topic}/{tp.partition}").offset
+                    for tp, future in futures.items()
+                }
+            except KafkaUnavailableError as error:
+                cause = error.__context__
+                if not isinstance(cause, KafkaException) or cause.args[0].code() not in _LEADER_MOVED:
+                    raise
+                if time.monotonic() > deadline:
+                    raise no_broker(self._settings, "reading offsets") from None
+                # An admin client keeps the leader epochs that it has once seen, for minutes after a broker's restart,
+                # and asks with them in vain (librdkafka 2.16). A new one asks anew.
+                self._client = AdminClient(client_config(self._settings, "admin"))
+            time.sleep(_BETWEEN_ATTEMPTS)  # between two questions
 
     @contextmanager
     def _as_group(self, group: str, doing: str) -> Iterator[Consumer]:

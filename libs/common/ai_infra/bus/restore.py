@@ -16,18 +16,14 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_INVALID,
     Consumer,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported there without saying so
-    AdminClient,
-    OffsetSpec,
-)
 
+from ai_infra.bus.admin import KafkaAdmin
 from ai_infra.bus.consume import LostOffsetsError, RestartNeededError, record_from_message
-from ai_infra.bus.kafka_config import client_config, reader_config
+from ai_infra.bus.kafka_config import reader_config
 from ai_infra.bus.lane import Lane
 from ai_infra.bus.state_records import read_state_record
 from ai_infra.errors import AiInfraError
@@ -64,7 +60,7 @@ class Restorer:
         self._verifier = verifier
         self._make_lane = make_lane
         self._catch_up = catch_up
-        self._admin = AdminClient(client_config(settings, f"{service}.restore"))
+        self._admin = KafkaAdmin(settings, timeout=CALL_SECONDS)
         self._reader = Consumer(reader_config(settings, f"{service}.restore"))
 
     def restore(
@@ -118,16 +114,8 @@ class Restorer:
 
     def _end_of_state(self, number: int) -> int:
         """The end of the state partition, open transactions included: LSO would hide what was committed behind them."""
-        place = TopicPartition(self._topic, number)
-        future = self._admin.list_offsets(
-            {place: OffsetSpec.latest()},  # type: ignore[no-untyped-call]  # its stub has no types
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=CALL_SECONDS,
-        )[place]
-        try:
-            return int(future.result().offset)
-        except KafkaException as error:
-            raise RestartNeededError(f"the end of {self._topic}[{number}] cannot be read: {error}") from error
+        place = (self._topic, number)
+        return self._admin.ends([place])[place]
 
     def _read(self, lane: Lane, number: int, end: int) -> tuple[int, int]:
         """Loads the partition up to `end`; how many records were read, and how many of them ignored."""
