@@ -24,6 +24,10 @@ LANE_BATCH_BYTES: Final = 1_048_576
 DEAD_LETTER_BATCH_BYTES: Final = 2 * LANE_BATCH_BYTES
 # How long an open transaction of a process that has died holds back readers, ms.
 TRANSACTION_TIMEOUT_MS: Final = 10_000
+# While the coordinator still writes the markers of the transaction before, it refuses the next one (CONCURRENT_
+# TRANSACTIONS), and librdkafka asks again after this long, then twice as long …, up to a second. Its default of 100 ms
+# would be most of the latency of whatever takes two transactions in a row (benchmarks/README.md).
+TRANSACTION_RETRY_MS: Final = 5
 # Larger than any pause of the loop between two polls: work runs beside it, a batch is bounded.
 MAX_POLL_INTERVAL_MS: Final = 300_000
 
@@ -132,6 +136,7 @@ def transactional_config(settings: Settings, service: str, transactional_id: str
             "transactional.id": transactional_id,
             "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
             "message.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            "retry.backoff.ms": TRANSACTION_RETRY_MS,
             **ours,
         },
     )
