@@ -59,7 +59,7 @@ def tamper(stack: Stack, settings: Settings, copy_url: str, artifact_uri: str) -
             arguments = ["audit", "verify", "--from", "archive", "--artifacts", "--lane", str(lane)]
             found(run(arguments, expect_failure=True), "artifact")
         finally:
-            store.client.delete_object(Bucket=bucket, Key=key, VersionId=put["VersionId"])
+            store.delete(artifact_uri, version_id=put["VersionId"], bypass_governance=True)
     say("  and removed that version again: the locked one beneath was never touched")
     run(["audit", "verify", "--from", "archive", "--artifacts", "--lane", str(lane)])
 
