@@ -6,9 +6,12 @@ abort and begin again from the input; anything else has an unknown outcome, and 
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import KafkaException, Producer, TopicPartition
@@ -19,7 +22,8 @@ from ai_infra.bus.kafka_config import transactional_config, transactional_id_pre
 from ai_infra.errors import AiInfraError
 from ai_infra.settings import Settings
 
-CALL_DEADLINE_SECONDS: Final = 30.0
+CALL_DEADLINE_SECONDS: Final = 15.0  # a transaction is given up by the broker before that
+STUCK_SECONDS: Final = 5.0  # how much longer than it was told a call may take before its producer is left behind
 
 
 class AbortNeededError(AiInfraError):
@@ -35,6 +39,7 @@ class TransactionalProducer:
         # Random per process: a name that outlives it would have to be given out, and two owners would fence each other.
         transactional_id = f"{transactional_id_prefix(service)}{uuid.uuid4()}"
         self._producer = Producer(transactional_config(settings, service, transactional_id))
+        self._beside = _Beside(f"transactions of {service}")
 
     def initialise(self) -> None:
         self._call("init_transactions", self._producer.init_transactions)
@@ -57,6 +62,7 @@ class TransactionalProducer:
 
     def close(self) -> None:
         """Waits a little for what is on its way; an open transaction is left to time out."""
+        self._beside.close()
         self._producer.flush(1.0)
 
     def _produce(self, record: Outgoing) -> None:
@@ -84,8 +90,9 @@ class TransactionalProducer:
     def _call(self, what: str, call: Callable[[float], Any]) -> None:
         deadline = time.monotonic() + CALL_DEADLINE_SECONDS
         while True:
+            left = max(0.1, deadline - time.monotonic())
             try:
-                call(max(0.1, deadline - time.monotonic()))
+                self._beside.run(partial(call, left), left + STUCK_SECONDS, what)
             except KafkaException as error:
                 if error.args[0].retriable() and time.monotonic() < deadline:
                     self._producer.poll(0.1)
@@ -103,3 +110,43 @@ class TransactionalProducer:
             f"{what} failed with {kafka_error.name()}: {kafka_error.str()}. What became of the transaction is not "
             "known here, so this process ends; started again, it goes on from what was committed"
         ) from error
+
+
+class _Beside:
+    """Runs calls on a thread of its own, so that one that never returns can be left behind.
+
+    When a broker restarts at the wrong moment librdkafka's transaction calls may ignore the time that they are given
+    and wait for ever (its issues 3779 and 4420): the service must then go on with a new producer.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], queue.SimpleQueue[BaseException | None]] | None]
+        self._calls = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name=name, daemon=True).start()
+
+    def run(self, call: Callable[[], Any], timeout: float, what: str) -> None:
+        """What the call raises; RestartNeededError when it does not return within `timeout` seconds."""
+        outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._calls.put((call, outcome))
+        try:
+            error = outcome.get(timeout=timeout)
+        except queue.Empty:
+            raise RestartNeededError(
+                f"{what} has not returned within {timeout:.0f} s. What became of the transaction is not known here; "
+                "the service goes on with a new producer from what was committed"
+            ) from None
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        self._calls.put(None)
+
+    def _serve(self) -> None:
+        while (item := self._calls.get()) is not None:
+            call, outcome = item
+            try:
+                call()
+            except BaseException as error:  # noqa: BLE001 - raised where it was asked for
+                outcome.put(error)
+            else:
+                outcome.put(None)
