@@ -30,8 +30,7 @@ Case = tuple[str, str, str, Record]
 def must_fail() -> Iterator[Json]:
     """Faulty records, each with its code."""
     for code, name, about, record in (*_headers(), *_places(), *_bodies(), *_signatures(), *_delegations()):
-        registry = {"78": JobStatus.SCHEMA_SHA256} if "registry" in name else None
-        yield vector(f"fail-{code.replace('_', '-')}-{name}", about, record, error=code, registry=registry)
+        yield vector(f"fail-{code.replace('_', '-')}-{name}", about, record, error=code)
 
 
 def _headers() -> Iterator[Case]:
@@ -185,8 +184,7 @@ def _bodies() -> Iterator[Case]:
         "empty": (b"", "An empty value."),
         "cut": (framing[:7], "Framing that is cut short."),
         "json": (b'{"job_id":"x"}', "JSON instead of Avro."),
-        "registry": (b"\0\0\0\0\x4d" + raw, "An id that the registry does not have."),
-        "registry-other-topic": (b"\0\0\0\0\x4e" + raw, "The registry's id of another topic's schema."),
+        "registry-cut": (b"\0\0\0\0", "A schema registry's framing that is cut short."),
     }
     for name, (value, about) in framings.items():
         yield "unknown_schema", name, about, replace(cancel, value=value)
@@ -197,6 +195,13 @@ def _bodies() -> Iterator[Case]:
         "ce_dataschema names a schema that nobody knows.",
         signed_again(cancel, role="orchestrator", ce_dataschema=unknown),
     )
+    other = f"urn:ai-infra:schema:{JobStatus.SCHEMA_SHA256}".encode()
+    for name, named, about in (
+        ("registry", unknown, "A schema registry's framing, and ce_dataschema names a schema that nobody knows."),
+        ("registry-other-topic", other, "A schema registry's framing, and ce_dataschema names another topic's schema."),
+    ):
+        signed = signed_again(cancel, role="orchestrator", ce_dataschema=named)
+        yield "unknown_schema", name, about, replace(signed, value=b"\0\0\0\0\x4d" + raw)
 
     def body(data: bytes) -> Record:
         return signed_again(cancel, role="orchestrator", body=data)

@@ -227,7 +227,7 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, str) else value
 
 
-def vector(name: str, about: str, record: Record, *, error: str | None = None, registry: Json | None = None) -> Json:
+def vector(name: str, about: str, record: Record, *, error: str | None = None) -> Json:
     """One file's content. What must pass carries the statement, the hash and the body that a reader must come to."""
     known = sorted({f"{role}-1" for role in (*COUNTED, "orchestrator", "approver", "operator")})
     made: Json = {
@@ -235,7 +235,6 @@ def vector(name: str, about: str, record: Record, *, error: str | None = None, r
         "about": about,
         "lanes": LANES,
         "keys": {key_id: Key(key_id).pair[0].hex() for key_id in known},
-        "registry": registry or {},
         "record": {
             "topic": record.topic,
             "partition": record.partition,
@@ -248,8 +247,7 @@ def vector(name: str, about: str, record: Record, *, error: str | None = None, r
     }
     if error is not None:
         return made | {"expect": {"error": error}}
-    confluent = {int(schema_id): sha256 for schema_id, sha256 in (registry or {}).items()}
-    unverified = read(record, LANES, confluent=confluent.get)
+    unverified = read(record, LANES)
     return made | {
         "expect": {
             "statement": unverified.message.split(b" ", 4)[4].decode(),

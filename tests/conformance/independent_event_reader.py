@@ -293,13 +293,13 @@ def check_causes(raw: bytes) -> list[Any]:
     return list(causes)
 
 
-def unframe(value: Any, topic: str, schemas: Schemas, registry: dict[str, str], named: str) -> tuple[Any, bytes]:
+def unframe(value: Any, topic: str, schemas: Schemas, named: str) -> tuple[Any, bytes]:
     need(value is not None, "malformed_event", "no value")
     if value[:2] == b"\xc3\x01" and len(value) >= 10:
         framed = {sha256 for sha256 in schemas.of_topic(topic) if schemas.crc[sha256] == value[2:10]}
         body = value[10:]
     elif value[:1] == b"\0" and len(value) >= 5:
-        framed = {registry.get(str(int.from_bytes(value[1:5], "big")), "")} & schemas.of_topic(topic)
+        framed = {named}
         body = value[5:]
     else:
         raise Refused("unknown_schema", "framing")
@@ -347,7 +347,7 @@ def judge(vector: dict[str, Any], schemas: Schemas) -> dict[str, Any]:
     )
     value = None if record["value"] is None else bytes.fromhex(record["value"])
     sha256 = h["ce_dataschema"].removeprefix("urn:ai-infra:schema:")
-    schema, body = unframe(value, topic, schemas, vector["registry"], sha256)
+    schema, body = unframe(value, topic, schemas, sha256)
     uncopied = ("content-type", "signature", "delegation")
     claims = {name: value for name, value in h.items() if name not in uncopied}
     claims |= {

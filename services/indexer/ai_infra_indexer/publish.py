@@ -19,7 +19,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, TopicPartition
 
 from ai_infra.bus.batch import Outgoing
 from ai_infra.bus.topics import BROADCAST_TOPICS, PLAIN
-from ai_infra.events.compose import compose, consequence_id, uuid7
+from ai_infra.events.compose import Frame, compose, consequence_id, uuid7
 from ai_infra.events.event import Cause
 from ai_infra.events.generated import AuditCheckpoint, AuditFinding, FindingKind
 from ai_infra.events.lanes import lane_key
@@ -84,8 +84,9 @@ def read_position(consumer: Consumer, connection: Connection, lane: int, *, time
 class Publisher:
     """Composes publications. Pure but for the rows that it reads and the session key that it signs with."""
 
-    def __init__(self, session: Session, log_origin: str) -> None:
+    def __init__(self, session: Session, log_origin: str, frame: Frame | None = None) -> None:
         self._session = session
+        self._frame = frame
         self._origin = log_origin
 
     def publication(
@@ -158,6 +159,7 @@ class Publisher:
             seq=after.seq,
             prev=position.prev,
             causes=(Cause(event_id, lane),),
+            frame=self._frame,
         )
         outgoing = Outgoing(signed.topic, signed.partition, signed.key, signed.value, signed.headers)
         return replace(after, prev=signed.hash), outgoing
@@ -179,6 +181,7 @@ class Publisher:
             keyring=self._session.keyring,
             delegation=self._session.delegation,
             sign=self._session.sign,
+            frame=self._frame,
         )
         return Outgoing(signed.topic, signed.partition, signed.key, signed.value, signed.headers)
 

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from ai_infra.bus.kafka_config import group_config
 from ai_infra.bus.process import ServiceProcess, keep_running
+from ai_infra.bus.schema_registry import schema_registry, verifier_for
 from ai_infra.bus.topics import SERVICE_INPUTS, group_of, input_partitions
 from ai_infra.bus.transactions import TransactionalProducer
 from ai_infra.events.generated import AuditCheckpoint, AuditFinding
@@ -19,7 +20,7 @@ from ai_infra.readmodel.migrations import migrate
 from ai_infra.settings import Settings
 from ai_infra.trust.open import load_roots, open_audit_signer, open_chain_signer
 from ai_infra_indexer.archive import LaneArchive
-from ai_infra_indexer.companions import archive_companions
+from ai_infra_indexer.companions import archive_companions, archive_schema
 from ai_infra_indexer.finality import Finality, FinalLane
 from ai_infra_indexer.inputs import Around
 from ai_infra_indexer.lane import Lane
@@ -58,6 +59,8 @@ def build(process: ServiceProcess) -> Indexer:
     keyring = process.keyrings.latest
     store = ObjectStore(settings)
     archive_uri = f"s3://{settings.objects.archive_bucket}"
+    if (registry := schema_registry(settings)) is not None:
+        registry.before_learning = lambda sha256, text: archive_schema(store, archive_uri, settings, sha256, text)
     archive_companions(store, archive_uri, settings)
     taker = Taker(process, store, archive_uri)
 
@@ -68,7 +71,7 @@ def build(process: ServiceProcess) -> Indexer:
 
     finality = Finality(
         lambda: open_connection(settings),
-        Publisher(process.session, settings.log.origin),
+        Publisher(process.session, settings.log.origin, process.frame),
         make_producer,
         interval_s=settings.log.checkpoint_interval_ms / 1000,
     )
@@ -128,7 +131,7 @@ class Taker:
                 published=position.size,
                 size=taken.head.size,
             )
-        verifier = LaneVerifier(taken.keyrings, settings.log.lanes)
+        verifier = LaneVerifier(taken.keyrings, settings.log.lanes, verifier_for(settings, taken.keyrings))
         lane = Lane(connection, taken.head, offsets, verifier, self.chain, self._around)
         final = FinalLane(number, archive, taken.edge, taken.edge_hash, taken.checkpoint, position)
         return lane, final

@@ -28,7 +28,7 @@ def reasons(batch: Batch) -> list[str]:
     found = []
     for out in batch.outgoing:
         if out.topic == "artifact.revoked":
-            _, data = unframe(out.topic, out.value or b"", confluent=None)
+            _, data = unframe(out.topic, out.value or b"")
             found.append(decode_body(out.topic, data).reason)  # type: ignore[attr-defined]
     return found
 
@@ -273,6 +273,6 @@ def reasons_of(records: list[tuple[str, bytes | None]]) -> list[str]:
     found = []
     for topic, value in records:
         if topic == "artifact.revoked":
-            _, data = unframe(topic, value or b"", confluent=None)
+            _, data = unframe(topic, value or b"")
             found.append(decode_body(topic, data).reason)  # type: ignore[attr-defined]
     return found

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from ai_infra.events.codec import registry_framing
 from ai_infra.events.compose import SignedRecord
 from ai_infra.events.event import Cause, Record
 from ai_infra.events.exceptions import BadSignature, EventError, MalformedEvent, UnknownSchema, WrongKey, WrongLane
@@ -215,8 +216,7 @@ def test_a_schema_that_the_header_names_and_nobody_knows_is_unknown(say: Say, re
 def test_a_registry_framing_carries_the_same_signature(say: Say, received: Received, public_key: bytes) -> None:
     record = received(say(BODY))
     assert record.value is not None
-    framed = replace(record, value=b"\0\0\0\0\x05" + record.value[10:])
-    unverified = read(framed, LANES, confluent={5: BODY.SCHEMA_SHA256}.get)
+    unverified = read(replace(record, value=registry_framing(5) + record.value[10:]), LANES)
     verify_signature(unverified, public_key)
     assert unverified.decode() == BODY
 

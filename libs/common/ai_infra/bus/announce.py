@@ -15,6 +15,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from ai_infra.bus.consume import check_message_error, record_from_message
 from ai_infra.bus.kafka_config import producer_config, reader_config, unavailable
+from ai_infra.bus.schema_registry import framing, verifier_for
 from ai_infra.errors import ConfigurationError, UnavailableError
 from ai_infra.events.body import Body
 from ai_infra.events.canonical import canonical_json_numbers, sha256_hex
@@ -30,7 +31,6 @@ from ai_infra.trust.keyring_files import keyring_texts
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra.trust.open import load_roots, open_signer_for
 from ai_infra.trust.session import Session
-from ai_infra.trust.verify import Verifier
 
 TIMEOUT_S: Final = 30.0
 _SOURCE: Final = "ai-infra/cli"
@@ -68,7 +68,7 @@ def publish_policy(settings: Settings, policy_json: str, reason: str) -> int:
         raise ConfigurationError("The policy must be a JSON object.")
     text = canonical_json_numbers(document)
     keyrings, _ = published_keyrings(settings)
-    verifier = Verifier(keyrings, settings.log.lanes)
+    verifier = verifier_for(settings, keyrings)
     version, newest = 0, ""
     for record in _records(settings, PolicyChanged.TOPIC):
         try:
@@ -88,7 +88,7 @@ def published_keyrings(settings: Settings) -> tuple[Keyrings, set[int]]:
     """The keyrings that are published, verified from the pinned roots on, and the versions that were announced by
     somebody who may: only those are entered into the lanes of the log."""
     keyrings, announced = Keyrings(load_roots(settings)), set[int]()
-    verifier = Verifier(keyrings, settings.log.lanes)
+    verifier = verifier_for(settings, keyrings)
     for record in _records(settings, SignerChanged.TOPIC):
         try:
             body = read(record, settings.log.lanes).decode()
@@ -128,11 +128,12 @@ def _say(settings: Settings, body: Body, keyrings: Keyrings) -> None:
         keyring=session.keyring,
         delegation=session.delegation,
         sign=session.sign,
+        frame=framing(settings),
     )
     # Nothing is published that a reader would pass over.
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     record = Record(signed.topic, 0, 0, now_ms, signed.key, signed.value, tuple(signed.headers))
-    Verifier(keyrings, settings.log.lanes).verify(record, caught_up=True)
+    verifier_for(settings, keyrings).verify(record, caught_up=True)
     _produce(settings, signed)
 
 

@@ -17,6 +17,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from ai_infra.bus.consume import check_message_error, record_from_message
 from ai_infra.bus.decision import NO_POLICY, PolicyView
 from ai_infra.bus.kafka_config import reader_config
+from ai_infra.bus.schema_registry import verifier_for
 from ai_infra.errors import AiInfraError, UnavailableError
 from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.event import Record
@@ -47,7 +48,7 @@ class Broadcast:
     ) -> None:
         """Connects; reads nothing yet. What is not given is made from the pinned roots of the settings."""
         self.keyrings = keyrings if keyrings is not None else Keyrings(load_roots(settings))
-        self.verifier = verifier if verifier is not None else Verifier(self.keyrings, settings.log.lanes)
+        self.verifier = verifier if verifier is not None else verifier_for(settings, self.keyrings)
         self._service = service
         self._policy = NO_POLICY
         self._records: dict[str, list[Record]] = {topic: [] for topic in TOPICS}
@@ -123,6 +124,8 @@ class Broadcast:
                 self._take_policy(record)
         except AwaitKeyring:
             self._waiting.append(record)
+        except UnavailableError:
+            raise  # the schema registry: what it would have said must not be passed over
         except AiInfraError as refused:
             metrics.BUS_ERRORS.labels(self._service, refused.code).inc()
             log.error("broadcast record ignored", topic=record.topic, offset=record.offset, why=str(refused))

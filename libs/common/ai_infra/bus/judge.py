@@ -66,7 +66,7 @@ class Judge:
         if not getattr(error, "signer_known", False):
             return None
         try:
-            unverified = read(record, self._lanes)
+            unverified = read(record, self._lanes, any_schema=True)
         except EventError:
             return None
         attributes = unverified.attributes

@@ -18,6 +18,7 @@ import structlog
 
 from ai_infra.bus.broadcast import Broadcast
 from ai_infra.bus.consume import RestartNeededError
+from ai_infra.bus.schema_registry import framing, schema_registry, verifier_for
 from ai_infra.errors import AiInfraError, UnavailableError
 from ai_infra.events.generated import EventRefused, ProducerHeartbeat
 from ai_infra.settings import Settings
@@ -27,7 +28,6 @@ from ai_infra.trust.exceptions import SigningUnavailable
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra.trust.open import load_roots, open_service_signer
 from ai_infra.trust.session import Session
-from ai_infra.trust.verify import Verifier
 
 log = structlog.get_logger(__name__)
 
@@ -47,12 +47,16 @@ class ServiceProcess:
         self.settings = settings
         self.checks = checks
         self.keyrings = Keyrings(load_roots(settings))
-        self.verifier = Verifier(self.keyrings, settings.log.lanes)
+        self.verifier = verifier_for(settings, self.keyrings)
+        self.frame = framing(settings)
         self.broadcast = Broadcast(settings, service=name, keyrings=self.keyrings, verifier=self.verifier)
         self._broadcast_at = 0.0
         try:
             self.broadcast.catch_up(CATCH_UP_SECONDS)
-            topics = [t.TOPIC for t in (*says, EventRefused, ProducerHeartbeat)]  # type: ignore[attr-defined]
+            bodies: list[Any] = [*says, EventRefused, ProducerHeartbeat]
+            topics = [body.TOPIC for body in bodies]
+            if (registry := schema_registry(settings)) is not None:
+                registry.prepare(bodies)
             signer = open_service_signer(settings, name, self.keyrings.latest)
             lifetime = timedelta(hours=settings.keys.delegation_hours)
             self.session = Session(signer, name, topics, self.keyring_version, lifetime)

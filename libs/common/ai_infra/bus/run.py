@@ -56,7 +56,7 @@ def build_runtime(
         service.learn_keyrings(process.keyrings)
     surroundings = Surroundings(
         service=service,
-        speech=Speech(service.name, process.session),
+        speech=Speech(service.name, process.session, process.frame),
         clock=clock,
         keyring_version=process.keyring_version,
         policy=lambda: process.broadcast.policy,

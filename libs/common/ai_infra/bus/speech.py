@@ -8,7 +8,7 @@ from typing import Any
 
 from ai_infra.bus.batch import Outgoing
 from ai_infra.bus.state_records import sign_state_record
-from ai_infra.events.compose import compose
+from ai_infra.events.compose import Frame, compose
 from ai_infra.events.event import Cause
 from ai_infra.trust.session import Session
 
@@ -22,9 +22,11 @@ class Said:
 class Speech:
     """Composes what one service says. Raises the events room's errors where a body may not be sent."""
 
-    def __init__(self, service: str, session: Session) -> None:
+    def __init__(self, service: str, session: Session, frame: Frame | None = None) -> None:
+        """`frame`: the framing of bodies; Avro's single-object encoding where not given."""
         self._service = service
         self._session = session
+        self._frame = frame
 
     def event(
         self,
@@ -60,6 +62,7 @@ class Speech:
             prev=prev,
             causes=causes,
             traceparent=traceparent,
+            frame=self._frame,
         )
         return Said(Outgoing(signed.topic, signed.partition, signed.key, signed.value, signed.headers), signed.hash)
 

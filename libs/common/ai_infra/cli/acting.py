@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from ai_infra.bus.batch import Outgoing
 from ai_infra.bus.redrive import Redrive, compose_redrive
+from ai_infra.bus.schema_registry import framing
 from ai_infra.bus.transactions import TransactionalProducer
 from ai_infra.client.gate import Gate
 from ai_infra.errors import AiInfraError, ConfigurationError
@@ -115,6 +116,7 @@ class Operator:
             delegation=self._session.delegation,
             sign=self._session.sign,
             causes=tuple(causes),
+            frame=framing(self._settings),
         )
 
     def append(self, *records: SignedRecord | Redrive) -> None:

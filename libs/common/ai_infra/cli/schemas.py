@@ -1,6 +1,7 @@
 """`ai-infra schemas`: are the schemas sound, compatible with all that shipped, and is what comes from them up to date?
 
-For developers, in a checkout of the repository; a service never needs it.
+For developers, in a checkout of the repository; a service never needs it. `register` is for operators: it tells a
+schema registry the schemas of this program and needs no checkout.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from typing import Annotated
 
 import typer
 
+from ai_infra.bus.schema_registry import register_all, schema_registry, subject_of
 from ai_infra.cli.output import Json, fail, note, progress, rows, show
+from ai_infra.errors import ConfigurationError
 from ai_infra.events import catalogue, generate
 from ai_infra.events.generation import sources
 from ai_infra.events.generation.compatibility import incompatibilities
+from ai_infra.settings import load_settings
 
-app = typer.Typer(no_args_is_help=True, help="Check schemas against what has shipped; generate types.")
+app = typer.Typer(no_args_is_help=True, help="Check schemas against what has shipped; generate types; register them.")
 
 
 @app.command()
@@ -81,6 +85,24 @@ def generate_all(
         table=lambda: (
             "\n".join([f"wrote {name}" for name in _shown(written)] + [f"released {name}" for name in _shown(released)])
             or "everything is up to date"
+        ),
+    )
+
+
+@app.command()
+def register(json: Json = False) -> None:
+    """Register all schemas with the schema registry at SCHEMA_REGISTRY_URL. What is there already stays as it is."""
+    registry = schema_registry(load_settings())
+    if registry is None:
+        raise ConfigurationError("Set SCHEMA_REGISTRY_URL to the address of the schema registry.")
+    with progress("registering the schemas"):
+        ids = register_all(registry)
+    show(
+        {"ids": ids},
+        json=json,
+        table=lambda: rows(
+            ("subject", "schema", "id"),
+            [(subject_of(topic), sha256[:12], number) for topic, of in ids.items() for sha256, number in of.items()],
         ),
     )
 

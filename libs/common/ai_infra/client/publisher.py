@@ -14,6 +14,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ai_infra.bus.kafka_config import producer_config, unavailable
+from ai_infra.bus.schema_registry import framing
 from ai_infra.client.exceptions import ClientClosed, NotAcknowledged
 from ai_infra.client.handles import Published
 from ai_infra.errors import ConfigurationError
@@ -53,6 +54,7 @@ class Publisher:
         self._session = session
         self._lanes = settings.log.lanes
         self._closed = closed
+        self._frame = framing(settings)
         self._lock = threading.Lock()
         self._producer = self._open()
 
@@ -91,6 +93,7 @@ class Publisher:
             sign=self._session.sign,
             causes=causes,
             traceparent=traceparent or new_traceparent(),
+            frame=self._frame,
         )
 
     def send(self, published: Published, timeout: float) -> None:

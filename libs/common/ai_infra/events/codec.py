@@ -1,19 +1,19 @@
 """Bodies to bytes and back, bare and in the framings that stock Avro readers know.
 
 A body written with another known version of the schema is resolved to the present class by Avro's rules. This module
-must never guess a framing or a schema: the value and the signed header name them.
+must never guess a framing or a schema: the value and the signed header name them. A schema registry's id names a schema
+to stock readers only, since it means nothing without that registry and is not signed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, TypeVar
 
 from ai_infra.events.avro import Reader, Writer
 from ai_infra.events.body import Body
 from ai_infra.events.exceptions import BodyTooLarge, UndecodableBody, UnknownSchema
 from ai_infra.events.generated import BODIES
-from ai_infra.events.schemas import by_crc64, resolved, topic_of
+from ai_infra.events.schemas import by_crc64, resolved
 
 B = TypeVar("B", bound=Body)
 
@@ -24,9 +24,6 @@ SINGLE_OBJECT: Final = b"\xc3\x01"
 CONFLUENT: Final = b"\x00"
 _CRC_END: Final = 2 + 8
 _CONFLUENT_END: Final = 1 + 4
-
-# Confluent schema id to our fingerprint; raises or returns None where the id is not one of ours.
-ConfluentLookup = Callable[[int], str | None]
 
 
 def encode_body(body: Body) -> bytes:
@@ -73,12 +70,28 @@ def frame(body: Body) -> bytes:
     return SINGLE_OBJECT + body.CRC64 + encode_body(body)
 
 
-def unframe(topic: str, value: bytes, *, confluent: ConfluentLookup | None = None) -> tuple[str, bytes]:
-    """(schema's SHA-256, bare body) of a record's value in either framing. Raises UnknownSchema or BodyTooLarge."""
+def registry_framing(schema_id: int) -> bytes:
+    """The framing of a body whose schema has this id in a schema registry: 0x00, then the id, 4 bytes big-endian."""
+    return CONFLUENT + schema_id.to_bytes(_CONFLUENT_END - 1, "big")
+
+
+def registry_id(value: bytes | None) -> int | None:
+    """The schema registry's id in a value that is framed with one, else None."""
+    if value is None or value[:1] != CONFLUENT or len(value) < _CONFLUENT_END:
+        return None
+    return int.from_bytes(value[1:_CONFLUENT_END], "big")
+
+
+def unframe(topic: str, value: bytes) -> tuple[str | None, bytes]:
+    """(schema's SHA-256, bare body) of a record's value in either framing. Raises UnknownSchema or BodyTooLarge.
+
+    No SHA-256 for a schema registry's framing: there, the signed header alone says which schema it is.
+    """
+    sha256: str | None
     if value[:2] == SINGLE_OBJECT and len(value) >= _CRC_END:
         sha256, body = by_crc64(topic, value[2:_CRC_END]), value[_CRC_END:]
     elif value[:1] == CONFLUENT and len(value) >= _CONFLUENT_END:
-        sha256, body = _registered(topic, value, confluent), value[_CONFLUENT_END:]
+        sha256, body = None, value[_CONFLUENT_END:]
     else:
         raise UnknownSchema(
             "expected a value that starts with C3 01 (single-object) or 00 (registry); "
@@ -87,13 +100,3 @@ def unframe(topic: str, value: bytes, *, confluent: ConfluentLookup | None = Non
     if len(body) > MAX_BODY_BYTES:
         raise BodyTooLarge(f"{topic}: expected a body of at most {MAX_BODY_BYTES} bytes; got {len(body)}")
     return sha256, body
-
-
-def _registered(topic: str, value: bytes, confluent: ConfluentLookup | None) -> str:
-    schema_id = int.from_bytes(value[1:_CONFLUENT_END], "big")
-    if confluent is None:
-        raise UnknownSchema(f"expected single-object framing; got registry schema {schema_id}: set SCHEMA_REGISTRY_URL")
-    sha256 = confluent(schema_id)
-    if sha256 is None or topic_of(sha256) != topic:
-        raise UnknownSchema(f"expected a schema of {topic}; registry schema {schema_id} is none")
-    return sha256

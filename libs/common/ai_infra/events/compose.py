@@ -1,7 +1,7 @@
 """A body to a signed record, ready to be produced as it is.
 
 Composing checks all that a reader will check, so that nothing leaves that others refuse. It must never be asked to
-sign twice: who retries sends the same record again.
+sign twice: who retries sends the same record again. The framing before the body is not signed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from ai_infra.events.keys import BROADCAST_TOPICS, check_body_key, check_key
 from ai_infra.events.lanes import lane_of_lane_key
 from ai_infra.events.statement import DATASCHEMA_PREFIX, event_hash, signed_message
 
-__all__ = ["SignedRecord", "compose", "consequence_id", "uuid7"]
+__all__ = ["Frame", "SignedRecord", "compose", "consequence_id", "single_object", "uuid7"]
+
+Frame = Callable[[type[Body]], bytes]
+"""What stands before a body of this class, so that a reader finds its schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,11 @@ class SignedRecord:
     hash: str
     """event_hash, the next event's `prev`."""
     id: str
+
+
+def single_object(cls: type[Body]) -> bytes:
+    """Avro's single-object framing."""
+    return SINGLE_OBJECT + cls.CRC64
 
 
 def compose(
@@ -56,8 +64,12 @@ def compose(
     prev: str | None = None,
     causes: Sequence[Cause] = (),
     traceparent: str | None = None,
+    frame: Frame | None = None,
 ) -> SignedRecord:
-    """Encodes, states, signs. Raises an EventError where a reader would refuse the result."""
+    """Encodes, states, signs. Raises an EventError where a reader would refuse the result.
+
+    `frame`: the framing of a body's schema; Avro's single-object encoding where not given.
+    """
     data = encode_body(body)
     topic = body.TOPIC
     check_key(topic, key)
@@ -92,7 +104,7 @@ def compose(
         topic=topic,
         partition=lane,
         key=key.encode(),
-        value=SINGLE_OBJECT + body.CRC64 + data,
+        value=(frame or single_object)(type(body)) + data,
         headers=[(name, signature if name == "signature" else value) for name, value in headers],
         hash=event_hash(message),
         id=id,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from nacl.bindings import crypto_sign_open
 from nacl.exceptions import CryptoError
 
-from ai_infra.events.codec import ConfluentLookup, unframe
+from ai_infra.events.codec import unframe
 from ai_infra.events.event import Attributes, Record, Unverified
 from ai_infra.events.exceptions import BadSignature, BadText, MalformedEvent, UnknownSchema, WrongKey
 from ai_infra.events.headers import from_headers
@@ -28,17 +28,23 @@ def parse_headers(record: Record) -> Attributes:
     return attributes
 
 
-def read(record: Record, lanes: int, *, confluent: ConfluentLookup | None = None) -> Unverified:
-    """All checks of form, and the message that must have been signed. Raises an EventError."""
+def read(record: Record, lanes: int, *, any_schema: bool = False) -> Unverified:
+    """All checks of form, and the message that must have been signed. Raises an EventError.
+
+    `any_schema`: a body in a schema registry's framing may be of a schema that is not known here (yet). Its signature
+    can be verified, since that is over the schema's name; it can't be decoded before the schema has been learned.
+    """
     attributes = parse_headers(record)
     key = _key(record)
     check_place(record.topic, key, record.partition, lanes)
     if record.value is None:
         raise MalformedEvent("expected a body; the record's value is null")
-    sha256, body = unframe(record.topic, record.value, confluent=confluent)
-    named = attributes.dataschema[len(DATASCHEMA_PREFIX) :]
-    if named != sha256:
-        sha256 = _other_wording(record.topic, named, sha256)
+    framed, body = unframe(record.topic, record.value)
+    sha256 = attributes.dataschema[len(DATASCHEMA_PREFIX) :]
+    if framed is None:
+        _check_named(record.topic, sha256, any_schema=any_schema)
+    elif framed != sha256:
+        _check_wording(record.topic, sha256, framed)
     message = signed_message(
         attributes,
         topic=record.topic,
@@ -81,13 +87,18 @@ def _key(record: Record) -> str:
         raise BadText(f"key: expected UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def _other_wording(topic: str, named: str, framed: str) -> str:
-    """`named` where it is a version that the framing can't tell from `framed`: they differ in words only."""
-    if topic_of(named) != topic:
+def _check_named(topic: str, named: str, *, any_schema: bool = False) -> None:
+    """Raise UnknownSchema unless `named` is a schema of this topic; with `any_schema` it may be unknown."""
+    known = topic_of(named)
+    if known != topic and not (any_schema and known is None):
         raise UnknownSchema(
             f"expected ce_dataschema to name a schema of {topic} that this reader knows; got {named}: "
             "it may be older than the writer"
         )
+
+
+def _check_wording(topic: str, named: str, framed: str) -> None:
+    """Raise unless `named` is a version that the framing can't tell from `framed`: they differ in words only."""
+    _check_named(topic, named)
     if crc64_of(named) != crc64_of(framed):
         raise MalformedEvent(f"expected framing and ce_dataschema to name one schema; got {framed} and {named}")
-    return named

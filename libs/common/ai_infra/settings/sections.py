@@ -57,7 +57,13 @@ class Kafka(Section):
         default="", description="Brokers to begin with, `host:port,host:port`."
     )
     schema_registry_url: Annotated[SecretStr | None, Variables("SCHEMA_REGISTRY_URL")] = Field(
-        default=None, description="Confluent schema registry; where set, bodies are framed by its schema ids."
+        default=None,
+        description="Schema registry (Confluent's API), `https://user:password@host`; where set, bodies are framed by "
+        "its schema ids.",
+    )
+    schema_registry_ca: Annotated[Path | None, Variables("AI_INFRA_SCHEMA_REGISTRY_CA")] = Field(
+        default=None,
+        description="Authority that the schema registry's certificate must come from, PEM; the system's where not set.",
     )
     replication_factor: Annotated[int, Variables("AI_INFRA_REPLICATION_FACTOR")] = Field(
         default=0,

@@ -77,6 +77,10 @@ BUS_SAID: Final = Counter("ai_infra_bus_said_total", "Events said and committed.
 BUS_DEAD_LETTERS: Final = Counter("ai_infra_bus_dead_letters_total", "Records put aside.", ["service", "reason"])
 # Any error that the runtime met and answered. code: AiInfraError.code or the Kafka error's name.
 BUS_ERRORS: Final = Counter("ai_infra_bus_errors_total", "Errors met by the runtime.", ["service", "code"])
+# Time of one call of the schema registry. outcome: ok, not_found, refused, unavailable.
+BUS_SCHEMA_REGISTRY: Final = Histogram(
+    "ai_infra_bus_schema_registry_seconds", "Time of a schema registry call.", ["outcome"], buckets=_QUICK
+)
 BUS_DECIDE: Final = Histogram("ai_infra_bus_decide_seconds", "Time inside `decide`.", ["service"], buckets=_QUICK)
 BUS_TRANSACTION: Final = Histogram(
     "ai_infra_bus_transaction_seconds", "From begin to commit of a transaction.", ["service"], buckets=_QUICK

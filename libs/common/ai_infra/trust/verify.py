@@ -9,14 +9,16 @@ nothing here reads a clock. This is a hot path: what a delegation proves is reme
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from ai_infra.events.body import Body
-from ai_infra.events.codec import ConfluentLookup
+from ai_infra.events.codec import registry_id
 from ai_infra.events.event import Attributes, Event, Record, Unverified
 from ai_infra.events.exceptions import EventError
 from ai_infra.events.parse import read, verify_signature
+from ai_infra.events.schemas import topic_of
 from ai_infra.trust.delegation import Delegation, parse_delegation
 from ai_infra.trust.ed25519 import verifies
 from ai_infra.trust.exceptions import (
@@ -40,6 +42,10 @@ from ai_infra.trust.roles import SPEAKER, UNSEQUENCED, WIDE
 CLOCK_SKEW_MS: Final = 120_000
 _REMEMBERED: Final = 4096
 
+Learn = Callable[[str, int, str], None]
+"""Makes the schema with this SHA-256 known (`events.schemas.learn`), of this topic, with this id in a schema registry.
+Raises UnknownSchema where the registry has another or none, UnavailableError where it does not answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Voucher:
@@ -53,10 +59,11 @@ class Voucher:
 class Verifier:
     """Verifies records by the newest keyring of `keyrings`. One for each thread that verifies."""
 
-    def __init__(self, keyrings: Keyrings, lanes: int, *, confluent: ConfluentLookup | None = None) -> None:
+    def __init__(self, keyrings: Keyrings, lanes: int, *, learn: Learn | None = None) -> None:
+        """`learn` asks a schema registry, and is called for events of recognised signers only."""
         self.keyrings = keyrings
         self._lanes = lanes
-        self._confluent = confluent
+        self._learn = learn
         self._vouchers: OrderedDict[bytes, Voucher] = OrderedDict()
         self._vouchers_version = 0
 
@@ -66,9 +73,10 @@ class Verifier:
         Raises TrustError, whose `code` says what is wrong; AwaitKeyring where the event names a newer keyring than
         we know: read the broadcast topic to its end as of now and ask again with `caught_up=True`, after which a
         version that is still unknown is a failure like any other (so junk can't make anybody wait for ever).
+        UnavailableError where the event's schema is newer than we are and the schema registry does not answer.
         """
         try:
-            unverified = read(record, self._lanes, confluent=self._confluent)
+            unverified = read(record, self._lanes, any_schema=self._learn is not None)
         except EventError as error:
             raise Unverifiable(error.message, code=error.code) from error
         attributes = unverified.attributes
@@ -89,12 +97,21 @@ class Verifier:
             error.attributes = attributes
             raise
         try:
+            self._know_schema(unverified)
             return _accept(unverified, voucher, keyring)
         except EventError as error:
             raise Unverifiable(error.message, code=error.code, signer_known=True, attributes=attributes) from error
         except TrustError as error:
             error.signer_known, error.attributes = True, attributes
             raise
+
+    def _know_schema(self, unverified: Unverified) -> None:
+        topic, named = unverified.record.topic, unverified.schema_sha256
+        if self._learn is None or topic_of(named) == topic:
+            return
+        schema_id = registry_id(unverified.record.value)
+        if schema_id is not None:
+            self._learn(topic, schema_id, named)
 
     def verify_state(
         self,
