@@ -6,6 +6,7 @@ means in Postgres; final means archived and covered by a checkpoint; published m
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,10 +64,13 @@ def measure(stack: Stack, settings: Settings, events: int, progress: Callable[[s
 
 def _index(
     stack: Stack, connection: Any, replicas: int, flood: Flood, records: list[SignedRecord]
-) -> tuple[dict[str, float], Span]:
-    """When so many more entries were projected, final, published: seconds from the first byte produced."""
+) -> tuple[dict[str, float], Span, dict[str, float]]:
+    """When so many more entries were projected, final, published: seconds from the first byte produced. With the CPU
+    seconds of the replicas, and of the stack's parts meanwhile."""
     start, events = position(connection), len(records)
-    processes = [psutil.Process(_pid(stack, n)) for n in range(replicas)]
+    processes = [psutil.Process(_pid(stack, f"{SERVICE}-{n}")) for n in range(replicas)]
+    parts = {part: _tree(stack, part) for part in ("kafka", "postgres", "s3")}
+    parts_cpu = {part: _cpu(tree) for part, tree in parts.items()}
     cpu, began = _cpu(processes), time.perf_counter()
     flood.send(records)
     reached: dict[str, float] = {}
@@ -83,10 +87,12 @@ def _index(
         return len(reached) == 3
 
     until(all_through, DEADLINE_SECONDS, f"the indexer has not taken {events} events through", every=0.02)
-    return reached, span
+    return reached, span, {part: _cpu(tree) - parts_cpu[part] for part, tree in parts.items()}
 
 
-def _figure(replicas: int, reached: dict[str, float], whole: Span, verifying: list[Span]) -> Figure:
+def _figure(
+    replicas: int, reached: dict[str, float], whole: Span, parts: dict[str, float], verifying: list[Span]
+) -> Figure:
     events = whole.events
     peer = sum(s.rate for s in verifying) / len(verifying)
     peer_cpu = sum(s.cpu_rate for s in verifying) / len(verifying)
@@ -107,6 +113,7 @@ def _figure(replicas: int, reached: dict[str, float], whole: Span, verifying: li
             "published_per_second": round(events / reached["published"]),
             "seconds": {stage: round(value, 2) for stage, value in reached.items()},
             "cpu_us_per_event": round(whole.cpu_us, 1),
+            "cpu_us_per_event_elsewhere": {part: round(cpu / events * 1e6, 1) for part, cpu in parts.items()},
             "cpu_ratio": round(whole.cpu_rate / peer_cpu, 3),
         },
     )
@@ -135,15 +142,26 @@ def _settle(stack: Stack, settings: Settings, connection: Any, replicas: int) ->
     until(still, DEADLINE_SECONDS, "the indexer does not come to rest", every=0.1)
 
 
-def _pid(stack: Stack, number: int) -> int:
+def _pid(stack: Stack, name: str) -> int:
     for part in stack.status():
-        if part.name == f"{SERVICE}-{number}" and part.pid is not None:
+        if part.name == name and part.pid is not None:
             return part.pid
-    raise RuntimeError(f"{SERVICE}-{number} does not run")
+    raise RuntimeError(f"{name} does not run, or not as a program")
+
+
+def _tree(stack: Stack, part: str) -> list[psutil.Process]:
+    """A part's process with its children: Postgres has one for each connection."""
+    first = psutil.Process(_pid(stack, part))
+    return [first, *first.children(recursive=True)]
 
 
 def _cpu(processes: list[psutil.Process]) -> float:
-    return float(sum(t.user + t.system for t in (p.cpu_times() for p in processes)))
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 __all__ = ["measure", "position"]
