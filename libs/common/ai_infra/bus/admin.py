@@ -304,10 +304,16 @@ class KafkaAdmin:
                 request_timeout=self._timeout,
             )
             try:
-                return {
+                found = {
                     (tp.topic, tp.partition): self._wait(future, f"reading offsets of {tp.topic}/{tp.partition}").offset
                     for tp, future in futures.items()
                 }
+                # While a broker goes or comes, there are answers without an error and without an offset. (For a time,
+                # "none" is an answer.)
+                if spec not in (_EARLIEST, _LATEST) or all(offset >= 0 for offset in found.values()):
+                    return found
+                if time.monotonic() > deadline:
+                    raise no_broker(self._settings, "reading offsets")
             except KafkaUnavailableError as error:
                 cause = error.__context__
                 if not isinstance(cause, KafkaException) or cause.args[0].code() not in _LEADER_MOVED:
