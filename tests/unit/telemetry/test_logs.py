@@ -75,3 +75,16 @@ def test_names_of_keys_are_not_secrets() -> None:
         "public_key": "abc",
         "key": "digits",
     }
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_traceback_shows_no_local_variables(log_format: str) -> None:
+    out = io.StringIO()
+    configure_logging(settings(log_format), "trainer", stream=out)
+    held = "local-value-" + "of-a-frame"
+    try:
+        raise RuntimeError(f"{len(held)} characters are not shown")
+    except RuntimeError:
+        structlog.get_logger("ai_infra.bus").exception("it failed")
+    assert "characters are not shown" in out.getvalue()
+    assert held not in out.getvalue()

@@ -77,7 +77,7 @@ def configure_logging(settings: Settings, service: str, *, stream: TextIO | None
     last: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, _remove_secrets, structlog.processors.JSONRenderer(default=str)]
         if as_json
-        else [_remove_secrets, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        else [_remove_secrets, _console(stream)]
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
@@ -99,3 +99,8 @@ def configure_logging(settings: Settings, service: str, *, stream: TextIO | None
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def _console(stream: TextIO) -> structlog.dev.ConsoleRenderer:
+    # Plain: the rich traceback that structlog prefers shows local variables, and one of them could be a key.
+    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
