@@ -44,6 +44,7 @@ def main(settings: Settings, stop: threading.Event) -> int:
     def serve(process: ServiceProcess, stop: threading.Event) -> None:
         migrate(settings.database.url)
         indexer = build(process)
+        process.keys_open = True
         process.checks.update(
             {"loop": indexer.check_loop, "lanes": indexer.check_lanes, "finality": indexer.check_finality}
         )

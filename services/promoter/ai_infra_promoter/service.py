@@ -20,6 +20,8 @@ from ai_infra.events.generated import (
     RollbackRequested,
 )
 from ai_infra.settings import Settings
+from ai_infra.trust.held_key import HeldKey
+from ai_infra.trust.keyrings import Keyrings
 from ai_infra.trust.open import open_promotion_signer
 from ai_infra_promoter.decide import RULES, decide
 from ai_infra_promoter.questions import (
@@ -43,7 +45,13 @@ def build(settings: Settings) -> Service:
     """The promoter, ready to be run. The policy step has one verifier here: whoever answers `ASK_POLICY` decides."""
     verification = ManifestVerification()
     policy = StaticThreshold(settings.policy.min_promo_score_e6)
-    signing = DecisionSigning(lambda: open_promotion_signer(settings))
+    key = HeldKey(settings, open_promotion_signer)
+    signing = DecisionSigning(key.signer)
+
+    def learn_keyrings(keyrings: Keyrings) -> None:
+        verification.learn(keyrings)
+        key.learn(keyrings)
+
     return Service(
         name="promoter",
         listens=(
@@ -69,7 +77,7 @@ def build(settings: Settings) -> Service:
             ASK_POLICY: WorkKind(run=policy.run, args=PolicyQuestion, result=PolicyAnswer, slots=1, quick=True),
             SIGN_DECISION: WorkKind(run=signing.run, args=SigningQuestion, result=SigningAnswer, slots=1, quick=True),
         },
-        learn_keyrings=verification.learn,
+        learn_keyrings=learn_keyrings,
     )
 
 

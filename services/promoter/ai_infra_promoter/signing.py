@@ -5,7 +5,6 @@ The same step gives the same envelope again, so repeating it is harmless.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
@@ -30,21 +29,15 @@ _DECISIONS: Final = (PromotionStatus.APPROVED, PromotionStatus.REJECTED, Promoti
 
 
 class DecisionSigning:
-    """Signs with the promotion key, which is opened when it is first needed: a KMS that is away delays, and ends no
-    process."""
+    """Signs with the promotion key. A KMS that is away delays, and ends no process that runs."""
 
-    def __init__(self, open_signer: Callable[[], Signer]) -> None:
-        self._open = open_signer
-        self._signer: Signer | None = None
-        self._lock = threading.Lock()
+    def __init__(self, signer: Callable[[], Signer]) -> None:
+        self._signer = signer
 
     def run(self, item: WorkItem) -> SigningAnswer:
         """The envelope. Raises what the signer raises, retriable while the KMS is away."""
         question: SigningQuestion = item.args
-        with self._lock:
-            if self._signer is None:
-                self._signer = self._open()
-            signer = self._signer
+        signer = self._signer()
         envelope = sign_decision(statement_of(question), signer.sign, signer.key_id, public_key=signer.public_key)
         if question.step.status in _DECISIONS:
             waited = (datetime.now(UTC) - question.requested_at).total_seconds()

@@ -19,8 +19,8 @@ from ai_infra.events.generated import (
 )
 from ai_infra.objects.store import ObjectStore
 from ai_infra.settings import Settings
+from ai_infra.trust.held_key import HeldKey
 from ai_infra.trust.open import open_manifest_signer
-from ai_infra.trust.signers import Signer
 from ai_infra_registry.decide import RULES, decide
 from ai_infra_registry.signing import Pen
 from ai_infra_registry.state import (
@@ -44,19 +44,17 @@ SLOTS: Final = 4  # verifications at once: they wait for the object store more t
 
 
 def build(settings: Settings) -> Service:
-    """The registry as these settings describe it. Opens nothing: stores and keys are opened by the first work."""
+    """The registry as these settings describe it. Opens nothing: the manifest key is opened at the start, by the
+    published keyring, and the store by the first work."""
     following = Following(settings, NAME)
 
     @cache
     def objects() -> ObjectStore:
         return ObjectStore(settings)
 
-    @cache
-    def signer() -> Signer:
-        return open_manifest_signer(settings, following.keyrings.latest)
-
     verification = Verification(objects, lambda version: following.await_version(version).latest)
-    pen = Pen(signer, lambda: following.keyrings.latest)
+    key = HeldKey(settings, open_manifest_signer)
+    pen = Pen(key.signer, lambda: following.keyrings.latest)
 
     def verify(item: WorkItem) -> Finding:
         return verification.verify(item.args)
@@ -75,6 +73,7 @@ def build(settings: Settings) -> Service:
             "verify": WorkKind(run=verify, args=Claim, result=Finding, slots=SLOTS, quick=True),
             "sign": WorkKind(run=sign, args=ToSign, result=Signature, slots=SLOTS, quick=True),
         },
+        learn_keyrings=key.learn,
     )
 
 

@@ -9,7 +9,6 @@ from typing import Final
 
 import structlog
 
-from ai_infra.bus.following import Following
 from ai_infra.bus.run import run_service
 from ai_infra.bus.service import Service, WorkKind
 from ai_infra.events.generated import (
@@ -22,6 +21,8 @@ from ai_infra.events.generated import (
 from ai_infra.objects.store import ObjectStore
 from ai_infra.settings import Settings
 from ai_infra.telemetry.health import HealthServer
+from ai_infra.trust.exceptions import SigningUnavailable
+from ai_infra.trust.keyrings import Keyrings
 from ai_infra.trust.open import open_service_signer
 from ai_infra.trust.session import Session
 from ai_infra_trainer.admission import Limits
@@ -34,6 +35,26 @@ LISTENS: Final = (JobQueued, JobCancelRequested)
 SAYS: Final = (JobStatus, ArtifactProduced, EventRefused)
 
 log = structlog.get_logger(__name__)
+
+
+class Builder:
+    """The session that signs provenance: opened at each start, by the keyrings that the process follows."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._session: Session | None = None
+
+    def learn(self, keyrings: Keyrings) -> None:
+        """Open the service's key anew. Raises ConfigurationError, SigningUnavailable."""
+        signer = open_service_signer(self._settings, NAME, keyrings.latest)
+        lifetime = timedelta(hours=self._settings.keys.delegation_hours)
+        self._session = Session(signer, NAME, [ArtifactProduced.TOPIC], lambda: keyrings.latest_version, lifetime)
+
+    def session(self) -> Session:
+        """The session of the newest start."""
+        if self._session is None:
+            raise SigningUnavailable("No keyring is known yet, so the trainer's key is not open.")
+        return self._session
 
 
 def build(settings: Settings) -> Service:
@@ -51,19 +72,13 @@ def assemble(settings: Settings) -> tuple[Service, Runner]:
         directory=settings.runner.work_dir,
         container_digest=settings.runner.container_digest,
     )
-    following = Following(settings, NAME)
+    builder = Builder(settings)
 
     @cache
     def objects() -> ObjectStore:
         return ObjectStore(settings)
 
-    @cache
-    def session() -> Session:
-        signer = open_service_signer(settings, NAME)
-        lifetime = timedelta(hours=settings.keys.delegation_hours)
-        return Session(signer, NAME, [ArtifactProduced.TOPIC], following.latest_version, lifetime)
-
-    runner = Runner(place, objects=objects, session=session)
+    runner = Runner(place, objects=objects, session=builder.session)
     service = Service(
         name=NAME,
         listens=LISTENS,
@@ -76,6 +91,7 @@ def assemble(settings: Settings) -> tuple[Service, Runner]:
             "train": WorkKind(run=runner.train, args=Task, result=Trained, slots=place.slots),
         },
         checks={"runner": runner.check},
+        learn_keyrings=builder.learn,
     )
     return service, runner
 

@@ -50,6 +50,8 @@ class ServiceProcess:
         self.verifier = verifier_for(settings, self.keyrings)
         self.frame = framing(settings)
         self.broadcast = Broadcast(settings, service=name, keyrings=self.keyrings, verifier=self.verifier)
+        self.keys_open = False
+        """Whether every key that the service needs has been opened; whoever serves sets it."""
         self._broadcast_at = 0.0
         try:
             self.broadcast.catch_up(CATCH_UP_SECONDS)
@@ -99,20 +101,23 @@ def keep_running(
     starting = {"starting": lambda: "starting: the broadcast topics are being read"}
     checks: dict[str, Check] = dict(starting)
     with health_server(name, settings, checks):
-        wait, first = FIRST_WAIT_SECONDS, True
+        wait, keys_were_open = FIRST_WAIT_SECONDS, False
         while not stop.is_set():
             began = time.monotonic()
             try:
                 process = ServiceProcess(name, says, settings, checks)
-                first = False
                 try:
                     checks.pop("starting", None)
                     serve(process, stop)
                 finally:
+                    keys_were_open = keys_were_open or process.keys_open
                     process.close()
             except (RestartNeededError, UnavailableError) as error:
-                if first and settings.guards.require_kms and isinstance(error, SigningUnavailable):
-                    raise
+                if settings.guards.require_kms and not keys_were_open and isinstance(error, SigningUnavailable):
+                    raise SigningUnavailable(
+                        f"{name} does not start, since REQUIRE_KMS=true and a key can't be opened: {error} Bring the "
+                        "signing service back, then start it again; `ai-infra keys test` says which keys sign."
+                    ) from None
                 if time.monotonic() - began > SETTLED_SECONDS:
                     wait = FIRST_WAIT_SECONDS
                 metrics.BUS_ERRORS.labels(name, error.code).inc()

@@ -29,6 +29,7 @@ def run_service(service: Service, settings: Settings, stop: threading.Event) -> 
 
     def serve(process: ServiceProcess, stop: threading.Event) -> None:
         runtime = build_runtime(service, process)
+        process.keys_open = True
         process.checks.update(
             {
                 "loop": runtime.check_loop,
