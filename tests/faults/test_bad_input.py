@@ -19,6 +19,7 @@ from tests.system.bus_bench import read
 from ai_infra.bus.admin import KafkaAdmin
 from ai_infra.bus.kafka_config import producer_config
 from ai_infra.client import Client, Promotion
+from ai_infra.client.wishes import DEFAULT_TEMPLATE
 from ai_infra.devstack import Stack
 from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.compose import uuid7
@@ -136,7 +137,7 @@ def job(model: str) -> JobQueued:
     return JobQueued(
         job_id=uuid7(),
         model=model,
-        template="t",
+        template=DEFAULT_TEMPLATE,
         code_ref="git+https://host.invalid/repo@" + "a" * 40,
         container_digest=None,
         dataset_refs=(),
@@ -286,7 +287,8 @@ def test_two_events_with_one_number_are_heard_once_and_found(doors: Doors, setti
     number: dict[str, Any] = {"producer": f"drift/{lane}".encode(), "epoch": str(epoch).encode(), "seq": b"1"}
     one, twin = (drift.record(job(model), **number) for _ in range(2))
     doors.send(one, twin)
-    until(lambda: [c for c, _ in doors.letters("trainer", model)] == ["repository_not_allowed", "duplicate"], "heard")
+    letters = until(lambda: len(found := doors.letters("trainer", model)) == 2 and found, "both are put aside")
+    assert [code for code, _ in letters] == ["repository_not_allowed", "duplicate"]
     assert doors.refusals(model) == {event_id(one): "repository_not_allowed"}
 
     def found() -> bool:
