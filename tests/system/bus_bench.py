@@ -39,7 +39,14 @@ from ai_infra.devstack import Stack
 from ai_infra.errors import AiInfraError
 from ai_infra.events.compose import SignedRecord, compose, uuid7
 from ai_infra.events.event import Event, Record
-from ai_infra.events.generated import CanaryStatus, DatasetRef, EvaluationRecorded, OperatorAction, PromotionRequested
+from ai_infra.events.generated import (
+    CanaryStatus,
+    DatasetRef,
+    EvaluationRecorded,
+    EventRefused,
+    OperatorAction,
+    PromotionRequested,
+)
 from ai_infra.events.lanes import lane_of
 from ai_infra.settings import Settings
 from ai_infra.telemetry.health import Check
@@ -152,7 +159,8 @@ class Bench:
         signer = open_client_signer(self.settings)
         self.session = Session(signer, "orchestrator", [EvaluationRecorded.TOPIC], lambda: 1)
         self.empty()
-        self.began = {p: m.high for p, m in self.admin.watermarks(self._places(*INPUTS, CanaryStatus.TOPIC)).items()}
+        heard = self._places(*INPUTS, CanaryStatus.TOPIC, EventRefused.TOPIC)
+        self.began = {p: m.high for p, m in self.admin.watermarks(heard).items()}
 
     # -- before and after ----------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import signal
 import sys
@@ -43,6 +44,7 @@ voices = importlib.util.module_from_spec(_spec)
 sys.modules["indexer_voices"] = voices
 _spec.loader.exec_module(voices)
 
+EPOCHS = itertools.count(1)  # of voices that speak as services
 PATIENCE = 60.0
 FAST = {"AI_INFRA_CHECKPOINT_INTERVAL_MS": "200"}
 
@@ -66,10 +68,9 @@ class Town:
         self._producer = Producer({**settings.kafka.client_config(), "enable.idempotence": True})
 
     def world(self, model: str) -> Any:
-        """Voices about a model; each call numbers its services' events anew."""
-        return voices.World(
-            self.keyring, self.keyring.roots, self._signers, model=model, epoch=time.time_ns() // 1_000_000
-        )
+        """Voices about a model; each call numbers its services' events anew, in an epoch long before the real ones:
+        a newer one would make what the real services say later old news to their listeners."""
+        return voices.World(self.keyring, self.keyring.roots, self._signers, model=model, epoch=next(EPOCHS))
 
     def send(self, *records: Record) -> None:
         """In the causal order: each is acknowledged before the next, as it is between services."""
@@ -387,7 +388,7 @@ def copy_database(town: Town, source: str, target: str) -> None:
     [
         ("UPDATE audit_events SET payload = '{}' WHERE lane = %(lane)s AND position = 2", "changed_row"),
         ("UPDATE audit_events SET signature = hash WHERE lane = %(lane)s AND position = 2", "changed_row"),
-        ("UPDATE entries SET signer = 'operator-1' WHERE lane = %(lane)s AND position = 2", "changed_row"),
+        ("UPDATE entries SET signer = 'nobody-1' WHERE lane = %(lane)s AND position = 2", "changed_row"),
         (
             "UPDATE entries SET entry = set_byte(entry, 900, 7) WHERE lane = %(lane)s AND position = 2",
             "differs_from_archive",

@@ -1,4 +1,4 @@
-"""Services whose keys are in a KMS, on a machine that has only the pinned roots: the published keyring counts."""
+"""Services whose keys are in a KMS, on a machine with nothing but the pinned roots: the published keyring counts."""
 
 from __future__ import annotations
 
