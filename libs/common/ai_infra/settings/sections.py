@@ -58,8 +58,8 @@ class Kafka(Section):
     )
     schema_registry_url: Annotated[SecretStr | None, Variables("SCHEMA_REGISTRY_URL")] = Field(
         default=None,
-        description="Schema registry (Confluent's API), an https address with user and password where it asks for them; "
-        "where set, bodies are framed by its schema ids.",
+        description="Schema registry (Confluent's API), an https address with user and password where it asks for "
+        "them; where set, bodies are framed by its schema ids.",
     )
     schema_registry_ca: Annotated[Path | None, Variables("AI_INFRA_SCHEMA_REGISTRY_CA")] = Field(
         default=None,
