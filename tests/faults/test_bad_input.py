@@ -213,9 +213,11 @@ def test_every_fault_is_put_aside_with_its_reason_and_changes_nothing(
     doors.send(*records)
     good = doors.answered(model)
     here = sorted(code for code, cases in bad.items() for _ in cases if code != "wrong_lane")
+    until(lambda: len(doors.letters("promoter", model)) >= len(here), "all of them are put aside")
     assert sorted(code for code, _ in doors.letters("promoter", model)) == here
     assert all(reason for _, reason in doors.letters("promoter", model))
     told = {event_id(record): code for code, cases in bad.items() for record, known in cases if known}
+    until(lambda: len(doors.refusals(model)) >= len(told), "their senders are told")
     assert doors.refusals(model) == told
     decided = doors.client.history(PromotionDecided, model=model)
     assert {e.body.promotion_id for e in decided} == {good.promotion_id}
