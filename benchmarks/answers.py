@@ -12,9 +12,9 @@ from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
 
-from ai_infra.bus.admin import KafkaAdmin
-from ai_infra.bus.consume import record_from_message
-from ai_infra.bus.kafka_config import reader_config
+from ai_infra.bus.kafka.admin import KafkaAdmin
+from ai_infra.bus.kafka.config import reader_config
+from ai_infra.bus.kafka.consume import record_from_message
 from ai_infra.events.event import Unverified
 from ai_infra.events.parse import read
 from ai_infra.settings import Settings

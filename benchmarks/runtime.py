@@ -17,14 +17,14 @@ from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from ai_infra.bus.admin import KafkaAdmin, Partition
 from ai_infra.bus.decision import NOTHING, Context, Decision, Say, StateView, Trigger
-from ai_infra.bus.kafka_config import KafkaUnavailableError, group_config, transactional_config
+from ai_infra.bus.kafka.admin import KafkaAdmin, Partition
+from ai_infra.bus.kafka.config import KafkaUnavailableError, group_config, transactional_config
+from ai_infra.bus.kafka.topics import group_of, own_topics
 from ai_infra.bus.process import ServiceProcess
 from ai_infra.bus.run import build_runtime
 from ai_infra.bus.runtime import BATCH_RECORDS, Runtime
 from ai_infra.bus.service import Service
-from ai_infra.bus.topics import group_of, own_topics
 from ai_infra.devstack import Stack, environment, hooks
 from ai_infra.events.compose import SignedRecord
 from ai_infra.events.generated import JobQueued, JobStatus, OperatorAction

@@ -13,7 +13,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from ai_infra.bus.kafka_config import producer_config
+from ai_infra.bus.kafka.config import producer_config
 from ai_infra.events.compose import SignedRecord, compose, uuid7
 from ai_infra.events.event import Cause
 from ai_infra.events.generated import DatasetRef, JobQueued, JobStatus, JobStatusKind

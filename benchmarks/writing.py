@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ai_infra.bus.admin import KafkaAdmin
+from ai_infra.bus.kafka.admin import KafkaAdmin
 from ai_infra.client import Client
 from ai_infra.events.compose import SignedRecord
 from ai_infra.settings import Settings

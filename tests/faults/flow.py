@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from ai_infra.bus.admin import KafkaAdmin
-from ai_infra.bus.topics import LANE_TOPICS, UNSEQUENCED
+from ai_infra.bus.kafka.admin import KafkaAdmin
+from ai_infra.bus.kafka.topics import LANE_TOPICS, UNSEQUENCED
 from ai_infra.client import Client, DatasetRef, Job, Promotion, PromotionRejectedError, Resources
 from ai_infra.client.exceptions import NotAcknowledged
 from ai_infra.devstack import Stack

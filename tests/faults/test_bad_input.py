@@ -16,8 +16,8 @@ from tests.faults.flow import until
 from tests.faults.forger import Forger, encoded, event_id, with_header
 from tests.system.bus_bench import read
 
-from ai_infra.bus.admin import KafkaAdmin
-from ai_infra.bus.kafka_config import producer_config
+from ai_infra.bus.kafka.admin import KafkaAdmin
+from ai_infra.bus.kafka.config import producer_config
 from ai_infra.client import Client, Promotion
 from ai_infra.client.wishes import DEFAULT_TEMPLATE
 from ai_infra.devstack import Stack

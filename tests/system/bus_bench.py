@@ -25,15 +25,15 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from tests.system.bus_service import NAME, service
 
-from ai_infra.bus.admin import KafkaAdmin
 from ai_infra.bus.batch import Outgoing
 from ai_infra.bus.broadcast import Broadcast
-from ai_infra.bus.consume import record_from_message
-from ai_infra.bus.kafka_config import client_config, producer_config, reader_config
+from ai_infra.bus.kafka.admin import KafkaAdmin
+from ai_infra.bus.kafka.config import client_config, producer_config, reader_config
+from ai_infra.bus.kafka.consume import record_from_message
+from ai_infra.bus.kafka.topics import group_of, own_topics
 from ai_infra.bus.process import ServiceProcess, health_server
 from ai_infra.bus.run import build_runtime
 from ai_infra.bus.service import Service
-from ai_infra.bus.topics import group_of, own_topics
 from ai_infra.bus.transactions import TransactionalProducer
 from ai_infra.devstack import Stack
 from ai_infra.errors import AiInfraError

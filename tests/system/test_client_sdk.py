@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from ai_infra.bus.kafka_config import producer_config
+from ai_infra.bus.kafka.config import producer_config
 from ai_infra.client import (
     AnswerTimeout,
     Client,

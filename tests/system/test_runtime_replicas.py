@@ -8,7 +8,7 @@ import time
 from tests.system.bus_bench import RETRY, SECONDS, Bench, check_sequences, until
 from tests.system.bus_service import service
 
-from ai_infra.bus.consume import LostOffsetsError
+from ai_infra.bus.kafka.consume import LostOffsetsError
 from ai_infra.events.event import Record
 from ai_infra.events.generated import EvaluationRecorded, PromotionRequested
 

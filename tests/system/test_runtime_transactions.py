@@ -9,9 +9,9 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from tests.system.bus_bench import GROUP, NAME, STATE, Bench, Interrupted, check_sequences, until
 
-from ai_infra.bus import kafka_config
 from ai_infra.bus.batch import Outgoing
-from ai_infra.bus.kafka_config import group_config
+from ai_infra.bus.kafka import config as kafka_config
+from ai_infra.bus.kafka.config import group_config
 from ai_infra.bus.transactions import AbortNeededError, TransactionalProducer
 from ai_infra.events.generated import EvaluationRecorded
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import pytest
 from confluent_kafka import Consumer, KafkaError
 
-from ai_infra.bus.admin import GroupActiveError, KafkaAdmin
-from ai_infra.bus.kafka_config import KafkaUnavailableError, group_config
-from ai_infra.bus.topics import TopicsError, check_topics, correct_settings, create_topics
+from ai_infra.bus.kafka.admin import GroupActiveError, KafkaAdmin
+from ai_infra.bus.kafka.config import KafkaUnavailableError, group_config
+from ai_infra.bus.kafka.topics import TopicsError, check_topics, correct_settings, create_topics
 from ai_infra.settings import Settings, load_settings
 
 

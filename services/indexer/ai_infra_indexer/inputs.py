@@ -9,12 +9,12 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaException, Message, Producer
 
-from ai_infra.bus.admin import KafkaAdmin
 from ai_infra.bus.broadcast import Broadcast
 from ai_infra.bus.deadletters import dead_letter
 from ai_infra.bus.halts import JunkBudget
-from ai_infra.bus.kafka_config import KafkaUnavailableError, producer_config, unavailable
-from ai_infra.bus.topics import BROADCAST_TOPICS, input_partitions
+from ai_infra.bus.kafka.admin import KafkaAdmin
+from ai_infra.bus.kafka.config import KafkaUnavailableError, producer_config, unavailable
+from ai_infra.bus.kafka.topics import BROADCAST_TOPICS, input_partitions
 from ai_infra.errors import AiInfraError
 from ai_infra.events.event import Record
 from ai_infra.settings import Settings

@@ -17,7 +17,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ai_infra.bus.assignment import Assignment
-from ai_infra.bus.consume import LostOffsetsError, check_message_error, record_from_message
+from ai_infra.bus.kafka.consume import LostOffsetsError, check_message_error, record_from_message
 from ai_infra.errors import UnavailableError
 from ai_infra.objects.exceptions import Conflict
 from ai_infra.telemetry import metrics

@@ -18,7 +18,7 @@ import orjson
 from confluent_kafka import OFFSET_INVALID, Consumer, TopicPartition
 
 from ai_infra.bus.batch import Outgoing
-from ai_infra.bus.topics import BROADCAST_TOPICS, PLAIN
+from ai_infra.bus.kafka.topics import BROADCAST_TOPICS, PLAIN
 from ai_infra.events.compose import Frame, compose, consequence_id, uuid7
 from ai_infra.events.event import Cause
 from ai_infra.events.generated import AuditCheckpoint, AuditFinding, FindingKind

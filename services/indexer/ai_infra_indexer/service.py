@@ -8,10 +8,10 @@ from typing import Final
 import structlog
 from confluent_kafka import Consumer, TopicPartition
 
-from ai_infra.bus.kafka_config import group_config
+from ai_infra.bus.kafka.config import group_config
+from ai_infra.bus.kafka.schema_registry import schema_registry, verifier_for
+from ai_infra.bus.kafka.topics import SERVICE_INPUTS, group_of, input_partitions
 from ai_infra.bus.process import ServiceProcess, keep_running
-from ai_infra.bus.schema_registry import schema_registry, verifier_for
-from ai_infra.bus.topics import SERVICE_INPUTS, group_of, input_partitions
 from ai_infra.bus.transactions import TransactionalProducer
 from ai_infra.events.generated import AuditCheckpoint, AuditFinding
 from ai_infra.objects.store import ObjectStore

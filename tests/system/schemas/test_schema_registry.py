@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.system.schemas.registry_server import Registry, serve
 
-from ai_infra.bus.schema_registry import (
+from ai_infra.bus.kafka.schema_registry import (
     ASKS_AT_ONCE,
     FORGET_UNKNOWN_SECONDS,
     RegistryRefused,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ai_infra.bus.acls import acls, as_commands, with_principals
-from ai_infra.bus.topics import (
+from ai_infra.bus.kafka.acls import acls, as_commands, with_principals
+from ai_infra.bus.kafka.topics import (
     BROADCAST_TOPICS,
     LANE_TOPICS,
     PLAIN,

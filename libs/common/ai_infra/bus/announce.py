@@ -13,9 +13,9 @@ from typing import Final
 import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from ai_infra.bus.consume import check_message_error, record_from_message
-from ai_infra.bus.kafka_config import producer_config, reader_config, unavailable
-from ai_infra.bus.schema_registry import framing, verifier_for
+from ai_infra.bus.kafka.config import producer_config, reader_config, unavailable
+from ai_infra.bus.kafka.consume import check_message_error, record_from_message
+from ai_infra.bus.kafka.schema_registry import framing, verifier_for
 from ai_infra.errors import ConfigurationError, UnavailableError
 from ai_infra.events.body import Body
 from ai_infra.events.canonical import canonical_json_numbers, sha256_hex

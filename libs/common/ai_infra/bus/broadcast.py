@@ -14,10 +14,10 @@ import orjson
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
-from ai_infra.bus.consume import check_message_error, record_from_message
 from ai_infra.bus.decision import NO_POLICY, PolicyView
-from ai_infra.bus.kafka_config import reader_config
-from ai_infra.bus.schema_registry import verifier_for
+from ai_infra.bus.kafka.config import reader_config
+from ai_infra.bus.kafka.consume import check_message_error, record_from_message
+from ai_infra.bus.kafka.schema_registry import verifier_for
 from ai_infra.errors import AiInfraError, UnavailableError
 from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.event import Record

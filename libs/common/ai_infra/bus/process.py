@@ -17,8 +17,8 @@ from typing import Any, Final
 import structlog
 
 from ai_infra.bus.broadcast import Broadcast
-from ai_infra.bus.consume import RestartNeededError
-from ai_infra.bus.schema_registry import framing, schema_registry, verifier_for
+from ai_infra.bus.kafka.consume import RestartNeededError
+from ai_infra.bus.kafka.schema_registry import framing, schema_registry, verifier_for
 from ai_infra.errors import AiInfraError, UnavailableError
 from ai_infra.events.generated import EventRefused, ProducerHeartbeat
 from ai_infra.settings import Settings

@@ -21,9 +21,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from ai_infra.bus.admin import KafkaAdmin
-from ai_infra.bus.consume import LostOffsetsError, RestartNeededError, record_from_message
-from ai_infra.bus.kafka_config import reader_config
+from ai_infra.bus.kafka.admin import KafkaAdmin
+from ai_infra.bus.kafka.config import reader_config
+from ai_infra.bus.kafka.consume import LostOffsetsError, RestartNeededError, record_from_message
 from ai_infra.bus.lane import Lane
 from ai_infra.bus.state_records import read_state_record
 from ai_infra.errors import AiInfraError

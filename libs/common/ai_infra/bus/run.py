@@ -9,14 +9,14 @@ from datetime import datetime
 import structlog
 
 from ai_infra.bus.judge import Judge
-from ai_infra.bus.kafka_config import group_config
+from ai_infra.bus.kafka.config import group_config
+from ai_infra.bus.kafka.topics import group_of
 from ai_infra.bus.lane import Lane
 from ai_infra.bus.process import CATCH_UP_SECONDS, ServiceProcess, keep_running
 from ai_infra.bus.restore import Restorer
 from ai_infra.bus.runtime import Runtime, utc_now
 from ai_infra.bus.service import Service
 from ai_infra.bus.speech import Speech
-from ai_infra.bus.topics import group_of
 from ai_infra.bus.transactions import TransactionalProducer
 from ai_infra.bus.voice import Surroundings
 from ai_infra.settings import Settings

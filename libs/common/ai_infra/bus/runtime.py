@@ -20,8 +20,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from ai_infra.bus.assignment import Assignment
 from ai_infra.bus.batch import Batch
-from ai_infra.bus.consume import RestartNeededError, check_message_error, record_from_message
 from ai_infra.bus.judge import Judge
+from ai_infra.bus.kafka.consume import RestartNeededError, check_message_error, record_from_message
 from ai_infra.bus.lane import Lane
 from ai_infra.bus.restore import Restorer
 from ai_infra.bus.service import QUICK_GRACE_SECONDS, Service

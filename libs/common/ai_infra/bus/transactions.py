@@ -17,8 +17,8 @@ from typing import Any, Final
 from confluent_kafka import KafkaException, Producer, TopicPartition
 
 from ai_infra.bus.batch import Outgoing
-from ai_infra.bus.consume import RestartNeededError
-from ai_infra.bus.kafka_config import transactional_config, transactional_id_prefix
+from ai_infra.bus.kafka.config import transactional_config, transactional_id_prefix
+from ai_infra.bus.kafka.consume import RestartNeededError
 from ai_infra.errors import AiInfraError
 from ai_infra.settings import Settings
 

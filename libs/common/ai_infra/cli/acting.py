@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ai_infra.bus.batch import Outgoing
+from ai_infra.bus.kafka.schema_registry import framing
 from ai_infra.bus.redrive import Redrive, compose_redrive
-from ai_infra.bus.schema_registry import framing
 from ai_infra.bus.transactions import TransactionalProducer
 from ai_infra.client.gate import Gate
 from ai_infra.errors import AiInfraError, ConfigurationError

@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from ai_infra.bus.topics import BROADCAST_TOPICS, LANE_TOPICS
+from ai_infra.bus.kafka.topics import BROADCAST_TOPICS, LANE_TOPICS
 from ai_infra.cli.event_text import header
 from ai_infra.cli.reading import LogReader, partitions_of
 from ai_infra.events.event import Record

@@ -210,7 +210,7 @@ class _session:  # noqa: N801 - used as a context manager function
 def _chosen(
     settings: Settings, reader: LogReader, gate: Gate, service: str | None, lane: int | None, code: str | None
 ) -> list[DeadLetter]:
-    from ai_infra.bus.topics import SERVICES, check_service
+    from ai_infra.bus.kafka.topics import SERVICES, check_service
     from ai_infra.cli.letters import dead_letters
 
     services = SERVICES if service is None else (check_service(service),)

@@ -198,7 +198,7 @@ def _millis(when: datetime) -> int:
 
 
 def _partitions(settings: Settings, topics: list[str] | None, model: str | None, lane: int | None) -> list[Any]:
-    from ai_infra.bus.topics import BROADCAST_TOPICS, LANE_TOPICS
+    from ai_infra.bus.kafka.topics import BROADCAST_TOPICS, LANE_TOPICS
     from ai_infra.cli.reading import partitions_of
     from ai_infra.events.lanes import check_model, lane_of
 

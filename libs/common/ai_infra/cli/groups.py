@@ -16,7 +16,7 @@ from ai_infra.cli.output import Json, Reason, duration, fail, progress, rows, sh
 from ai_infra.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ai_infra.bus.admin import KafkaAdmin, Partition
+    from ai_infra.bus.kafka.admin import KafkaAdmin, Partition
     from ai_infra.settings import Settings
 
 app = typer.Typer(help="Consumer groups: show, move, resume after a halt.", no_args_is_help=True)
@@ -32,7 +32,7 @@ def show_(
 ) -> None:
     """Members of each service's group with their lanes, lag, and lanes that are halted."""
     from ai_infra.bus.broadcast import Broadcast
-    from ai_infra.bus.topics import SERVICES, check_service, group_of
+    from ai_infra.bus.kafka.topics import SERVICES, check_service, group_of
     from ai_infra.cli.halted import halted_lanes
     from ai_infra.cli.positions import positions, total
     from ai_infra.cli.reading import LogReader
@@ -94,7 +94,7 @@ def seek(
     as_json: Json = False,
 ) -> None:
     """Move a service that stands still. Backwards is safe: what was heard is recognised. Forwards skips records."""
-    from ai_infra.bus.topics import SERVICE_INPUTS, check_service, group_of, input_partitions
+    from ai_infra.bus.kafka.topics import SERVICE_INPUTS, check_service, group_of, input_partitions
     from ai_infra.cli.acting import Operator
     from ai_infra.cli.positions import set_positions, stored_positions
     from ai_infra.cli.reading import LogReader
@@ -163,8 +163,8 @@ def resume(
 ) -> None:
     """End the halt of lanes, once what made them fail is mended."""
     from ai_infra.bus.broadcast import Broadcast
+    from ai_infra.bus.kafka.topics import check_service
     from ai_infra.bus.lane import RESUME_ACTION
-    from ai_infra.bus.topics import check_service
     from ai_infra.cli.acting import Operator
     from ai_infra.cli.halted import halted_lanes
     from ai_infra.cli.reading import LogReader

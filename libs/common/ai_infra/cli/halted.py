@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ai_infra.bus.kafka.topics import SERVICES
 from ai_infra.bus.records import SELF, Halt
 from ai_infra.bus.state import StateError, decode_record, record_name
 from ai_infra.bus.state_records import read_state_record
-from ai_infra.bus.topics import SERVICES
 from ai_infra.cli.positions import INDEXER
 from ai_infra.cli.reading import LogReader, partitions_of
 from ai_infra.errors import AiInfraError

@@ -18,7 +18,7 @@ def lag(
     as_json: Json = False,
 ) -> None:
     """Unread input of each service and lane. `behind` counts offsets, a little more than events."""
-    from ai_infra.bus.topics import SERVICES, check_service
+    from ai_infra.bus.kafka.topics import SERVICES, check_service
     from ai_infra.cli.positions import age, positions, total
     from ai_infra.cli.reading import LogReader
     from ai_infra.settings import load_settings

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import orjson
 
+from ai_infra.bus.kafka.topics import SERVICES
 from ai_infra.bus.redrive import BadRedriveError, before_redrive, record_sha256, split_dead_letter
-from ai_infra.bus.topics import SERVICES
 from ai_infra.cli.event_text import header
 from ai_infra.cli.reading import LogReader, partitions_of
 from ai_infra.client.gate import Gate

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from ai_infra.bus.admin import KafkaAdmin, Partition
-from ai_infra.bus.topics import SERVICES, group_of, input_partitions
+from ai_infra.bus.kafka.admin import KafkaAdmin, Partition
+from ai_infra.bus.kafka.topics import SERVICES, group_of, input_partitions
 from ai_infra.cli.event_text import append_time
 from ai_infra.cli.reading import LogReader
 from ai_infra.errors import UnavailableError

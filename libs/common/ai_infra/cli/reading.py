@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from ai_infra.bus.admin import KafkaAdmin, Partition
-from ai_infra.bus.consume import check_message_error, record_from_message
-from ai_infra.bus.kafka_config import no_broker, reader_config, unavailable
+from ai_infra.bus.kafka.admin import KafkaAdmin, Partition
+from ai_infra.bus.kafka.config import no_broker, reader_config, unavailable
+from ai_infra.bus.kafka.consume import check_message_error, record_from_message
 from ai_infra.client.gate import Gate
 from ai_infra.events.event import Event, Record
 from ai_infra.events.exceptions import EventError

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ai_infra.bus.schema_registry import register_all, schema_registry, subject_of
+from ai_infra.bus.kafka.schema_registry import register_all, schema_registry, subject_of
 from ai_infra.cli.output import Json, fail, note, progress, rows, show
 from ai_infra.errors import ConfigurationError
 from ai_infra.events import catalogue, generate

@@ -14,7 +14,7 @@ app = typer.Typer(help="Create and check topics; print the broker's ACLs.", no_a
 @app.command()
 def create(as_json: Json = False) -> None:
     """Make every topic that is missing, and place every service's group at the start of its inputs. May be repeated."""
-    from ai_infra.bus.topics import create_topics
+    from ai_infra.bus.kafka.topics import create_topics
     from ai_infra.settings import load_settings
 
     settings = load_settings()
@@ -33,7 +33,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Compare topics, their settings and the groups' positions with what they should be. Exits with 1 on a problem."""
-    from ai_infra.bus.topics import check_topics, correct_settings, topic_specs
+    from ai_infra.bus.kafka.topics import check_topics, correct_settings, topic_specs
     from ai_infra.settings import load_settings
 
     settings = load_settings()
@@ -63,7 +63,7 @@ def acl(
     as_json: Json = False,
 ) -> None:
     """What each role needs on the broker, and no more."""
-    from ai_infra.bus.acls import acls, as_commands, with_principals
+    from ai_infra.bus.kafka.acls import acls, as_commands, with_principals
     from ai_infra.settings import load_settings
 
     load_settings()  # a typo in a variable should show here too

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from ai_infra.bus.broadcast import Broadcast
-from ai_infra.bus.topics import INPUT_RETENTION_MS, SERVICES, check_topics, group_of
+from ai_infra.bus.kafka.topics import INPUT_RETENTION_MS, SERVICES, check_topics, group_of
 from ai_infra.cli.endpoints import Replica, replicas
 from ai_infra.cli.halted import HaltedLane, halted_lanes
 from ai_infra.cli.letters import OPEN, dead_letters

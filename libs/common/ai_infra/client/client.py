@@ -10,7 +10,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
-from ai_infra.bus.admin import KafkaAdmin
+from ai_infra.bus.kafka.admin import KafkaAdmin
 from ai_infra.client.approvals import READS, approval
 from ai_infra.client.exceptions import AnswerTimeout, ClientClosed
 from ai_infra.client.gate import Gate

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from ai_infra.bus.kafka_config import producer_config, unavailable
-from ai_infra.bus.schema_registry import framing
+from ai_infra.bus.kafka.config import producer_config, unavailable
+from ai_infra.bus.kafka.schema_registry import framing
 from ai_infra.client.exceptions import ClientClosed, NotAcknowledged
 from ai_infra.client.handles import Published
 from ai_infra.errors import ConfigurationError

@@ -8,7 +8,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from ai_infra.bus.admin import KafkaAdmin
+from ai_infra.bus.kafka.admin import KafkaAdmin
 from ai_infra.client.exceptions import ClientClosed
 from ai_infra.client.reading import Reader, ends, starts
 from ai_infra.errors import ConfigurationError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ai_infra.bus.announce import publish_keyring
-from ai_infra.bus.topics import create_topics
+from ai_infra.bus.kafka.topics import create_topics
 from ai_infra.devstack.progress import Progress
 from ai_infra.objects.buckets import ensure_buckets
 from ai_infra.settings import Settings, load_settings

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ai_infra.bus.admin import KafkaAdmin, Partition, TopicState
-from ai_infra.bus.kafka_config import DEAD_LETTER_BATCH_BYTES, LANE_BATCH_BYTES, KafkaUnavailableError
+from ai_infra.bus.kafka.admin import KafkaAdmin, Partition, TopicState
+from ai_infra.bus.kafka.config import DEAD_LETTER_BATCH_BYTES, LANE_BATCH_BYTES, KafkaUnavailableError
 from ai_infra.errors import AiInfraError, ConfigurationError
 from ai_infra.events.generated import BODIES
 from ai_infra.settings import Settings

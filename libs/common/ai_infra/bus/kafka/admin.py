@@ -31,7 +31,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
     ResourceType,
 )
 
-from ai_infra.bus.kafka_config import KafkaUnavailableError, client_config, no_broker, unavailable
+from ai_infra.bus.kafka.config import KafkaUnavailableError, client_config, no_broker, unavailable
 from ai_infra.errors import AiInfraError
 from ai_infra.settings import Settings
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ai_infra.bus.kafka_config import transactional_id_prefix
-from ai_infra.bus.topics import (
+from ai_infra.bus.kafka.config import transactional_id_prefix
+from ai_infra.bus.kafka.topics import (
     BROADCAST_TOPICS,
     LANE_TOPICS,
     PLAIN,
