@@ -13,7 +13,7 @@ help:
 	@echo 'make test         lint, types and all tests on a real stack (about ten minutes on two cores)'
 	@echo 'make unit         the tests that need no stack (seconds)'
 	@echo 'make lint         ruff, mypy, dependencies between rooms, stale generated code, secrets'
-	@echo 'make soak         the long variants of the fault tests'
+	@echo 'make soak         the long variants of the fault tests, and a long search for what breaks a property'
 	@echo 'make bench        measure; prints a table and writes JSON to benchmarks/out/'
 	@echo 'make train-smoke  one small training, recorded with its manifest'
 	@echo 'make setup        only make .venv'
@@ -57,6 +57,7 @@ test: lint
 	@$(PY) -m pytest tests/faults
 
 soak: setup
+	@SOAK=1 $(PY) -m pytest tests/unit -n auto -q --timeout 3600
 	@SOAK=1 $(PY) -m pytest tests/faults tests/system --timeout 3600
 
 bench: setup

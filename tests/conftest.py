@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests import properties
 
 from ai_infra.devstack import Stack, claimed_name
 from ai_infra.settings import Settings
@@ -28,6 +29,7 @@ IN_DOCKER = os.environ.pop("AI_INFRA_TEST_DOCKER", "") == "1"
 
 def pytest_configure() -> None:
     """What people have set for their own work must not reach the tests."""
+    properties.register()
     for name in list(os.environ):
         if name.startswith(("AI_INFRA_", "KAFKA_", "AWS_")):
             del os.environ[name]

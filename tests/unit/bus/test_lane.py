@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.bus.lane_bench import LANE, Answer, Bench, Counted, make_event, make_service
 
@@ -229,7 +229,6 @@ def test_a_heartbeat_names_the_last_number_and_is_not_repeated_without_news(benc
     assert bench.topics() == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["count", "refuse", "fail", "half", "timer", "work", "forget", "abort"]), max_size=40))
 def test_whatever_happens_the_numbers_are_dense_and_only_committed_decisions_count(wishes: list[str]) -> None:
     bench = Bench(make_service())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +11,7 @@ import fastavro
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.properties import examples
 
 from ai_infra.events import generated
 from ai_infra.events.codec import (
@@ -34,10 +34,8 @@ from ai_infra.events.generated import (
     Resources,
 )
 
-# A few examples of each of the many topics: a fault of the codec shows in all of them. SOAK=1 looks longer.
-few = settings(
-    max_examples=200 if os.environ.get("SOAK") else 5, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+# A few examples of each of the many topics: a fault of the codec shows in all of them.
+few = settings(max_examples=examples(5), suppress_health_check=[HealthCheck.too_slow])
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
 _times = st.integers(-62_135_596_800_000, 253_402_300_799_999).map(lambda n: _EPOCH + timedelta(milliseconds=n))

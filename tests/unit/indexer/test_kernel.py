@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nacl.signing import VerifyKey
+from tests.properties import examples
 
 from ai_infra.events.generated import BODIES
 from ai_infra_indexer import kernel
@@ -66,7 +67,7 @@ def unescape(text: str) -> str:
 
 
 @pytest.mark.parametrize("topic", SEQUENCED)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_both_canonical_forms_agree_on_the_payload_of_any_event(
     topic: str, any_body: Callable[[str], st.SearchStrategy[Any]], data: st.DataObject
@@ -78,7 +79,7 @@ def test_both_canonical_forms_agree_on_the_payload_of_any_event(
     assert raw.decode() == as_javascript(parsed) == as_go(parsed)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(
     st.recursive(
         awkward | longs | st.none() | st.booleans(),

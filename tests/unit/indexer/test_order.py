@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.properties import examples
 
 from ai_infra_indexer.order import Arrival, CauseOrder, Source
 
@@ -31,7 +32,7 @@ def histories(draw: st.DrawFn) -> list[Arrival[str]]:
     return events
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(histories(), st.data())
 def test_every_event_comes_once_and_after_its_causes(events: list[Arrival[str]], data: st.DataObject) -> None:
     by_topic = {topic: [e for e in events if e.source[0] == topic] for topic in TOPICS}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.properties import examples
 
 from ai_infra.events.generated import BODIES, ArtifactRegistered, DeploymentCause, PromotionStatus, SignerChanged
 from ai_infra_indexer.projection import RULES, Mode, project
@@ -22,9 +23,7 @@ def test_there_is_a_rule_for_every_event_that_is_sequenced() -> None:
 
 
 @pytest.mark.parametrize("topic", [t for t in SEQUENCED if t != SignerChanged.TOPIC])
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_event_projects_to_the_same_rows_each_time(
     topic: str, any_body: Callable[[str], st.SearchStrategy[Any]], world: Any, data: st.DataObject

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
+from tests.properties import examples
 
 from ai_infra.events.generated import DatasetRef
 from ai_infra.manifest.dsse import MAX_SIGNED_BYTES, Envelope, sign_envelope, signed_size
@@ -101,7 +102,7 @@ LONG = {
 }
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=examples(15))
 @given(st.sets(st.sampled_from(sorted(LONG))))
 def test_whatever_is_long_the_statement_can_be_signed_and_still_agrees(long: set[str]) -> None:
     known = manifest(**{name: LONG[name] for name in long})

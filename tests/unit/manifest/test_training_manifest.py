@@ -11,6 +11,7 @@ import pytest
 import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.properties import examples
 
 from ai_infra.events.generated import DatasetRef
 from ai_infra.manifest.code_ref import CodeRef
@@ -56,7 +57,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(st.dictionaries(st.text("abcé", max_size=6), JSON, max_size=6), st.integers(0, 2**53 - 1))
 def test_every_manifest_reads_back_and_keeps_its_bytes(hyperparams: dict[str, Any], seed: int) -> None:
     written = manifest(hyperparams=hyperparams, metrics=hyperparams, seed=seed)

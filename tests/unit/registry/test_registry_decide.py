@@ -10,6 +10,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.properties import examples
 
 from ai_infra.bus.decision import Context, Decision, Done, Put, Refuse, Tick, Work, WorkError
 from ai_infra.bus.state import LaneState
@@ -349,7 +350,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(ACTIONS)
 def test_versions_are_dense_and_unique_and_every_claim_has_one_answer(actions: list[tuple[str, int, int]]) -> None:
     lane = LaneOfOne(prompt=False)

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.properties import examples
 
 from ai_infra.tlog.exceptions import BadFrontier, BadTile, EntryTooLarge, TlogError
 from ai_infra.tlog.growth import RightEdge, grow
@@ -28,7 +29,7 @@ def test_at_every_size_up_to_600_the_edge_has_the_root_and_frontier_of_the_tree(
     assert edge.root() == root(LEAVES[:600])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(st.lists(st.integers(0, 700), min_size=1, max_size=6))
 def test_growing_in_steps_writes_the_files_that_growing_at_once_writes(steps: list[int]) -> None:
     files: dict[str, bytes] = {}

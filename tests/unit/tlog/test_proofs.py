@@ -7,6 +7,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.properties import examples
 
 from ai_infra.tlog.exceptions import BadProof, BadTile
 from ai_infra.tlog.growth import RightEdge, grow
@@ -86,7 +87,7 @@ def broken(proof: list[bytes]) -> list[list[bytes]]:
     return ways
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.data())
 def test_a_spoiled_inclusion_proof_never_verifies(data: st.DataObject) -> None:
     size = data.draw(st.integers(1, LARGEST))
@@ -102,7 +103,7 @@ def test_a_spoiled_inclusion_proof_never_verifies(data: st.DataObject) -> None:
             verify_inclusion(**(right | change))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.data())
 def test_a_spoiled_consistency_proof_never_verifies(data: st.DataObject) -> None:
     new = data.draw(st.integers(2, LARGEST))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.properties import examples
 
 from ai_infra.bus.decision import Context, Decision, Done, Put, Refuse, Tick, Work, WorkError
 from ai_infra.bus.state import LaneState
@@ -352,7 +353,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(ACTIONS)
 def test_a_job_never_has_two_results_and_always_gets_one(actions: list[tuple[str, int]]) -> None:
     lane = LaneOfOne()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tests.properties import examples
 
 from ai_infra.events.event import Record
 from ai_infra.events.generated import (
@@ -332,7 +333,7 @@ def test_a_record_that_was_touched_is_no_event(
     assert (error.code, error.signer_known) == (code, False)
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(150))
 @given(data=st.data())
 def test_no_byte_of_a_signed_record_can_be_changed(verifier: Verifier, say: Say, data: st.DataObject) -> None:
     record = say("orchestrator-1", CANCEL)
