@@ -106,6 +106,41 @@ def test_an_event_that_was_not_acknowledged_in_time_is_sent_again_as_the_same_by
     assert {e.record.value for e in found} == {published.record.value}
 
 
+def test_many_events_are_said_at_once_in_their_order_and_each_can_be_waited_for(client: Client, model: str) -> None:
+    bodies = [
+        JobCancelRequested(job_id=f"j{number}", model=model, reason="r", requested_by="orchestrator")
+        for number in range(300)
+    ]
+    published = client.publish_many(bodies)
+    heard = client.history(JobCancelRequested, model=model)
+    assert [e.body.job_id for e in heard] == [body.job_id for body in bodies]
+    assert [e.hash for e in heard] == [one.hash for one in published]
+    found = client.wait_for(published[7], lambda e: e.hash == published[7].hash and e, types=JobCancelRequested)
+    assert found.body.job_id == "j7"
+    assert client.publish_many([]) == []
+
+
+def test_of_many_events_none_is_said_where_one_is_refused(client: Client, model: str) -> None:
+    sound = JobCancelRequested(job_id="j", model=model, reason="r", requested_by="orchestrator")
+    for refused in (replace(sound, reason="x" * 50_000), replace(sound, model="no model's name")):
+        with pytest.raises(EventError):
+            client.publish_many([sound, refused])
+    assert client.history(JobCancelRequested, model=model) == []
+
+
+def test_of_many_events_those_that_were_not_acknowledged_are_named_and_can_be_sent_again(
+    client: Client, model: str
+) -> None:
+    bodies = [
+        JobCancelRequested(job_id=f"j{number}", model=model, reason="r", requested_by="orchestrator")
+        for number in range(3)
+    ]
+    with pytest.raises(NotAcknowledged, match="and 2 more not acknowledged") as caught:
+        client.publish_many(bodies, timeout=0)
+    client.resend(*caught.value.waiting)
+    assert {e.hash for e in client.history(JobCancelRequested, model=model)} == {o.hash for o in caught.value.waiting}
+
+
 def test_listening_begins_where_it_is_told_to(client: Client, model: str) -> None:
     first = submit(client, model)
     (event,) = client.history(JobQueued, model=model)

@@ -111,11 +111,27 @@ class Client(Wishes):
         self._check_open()
         self._check_allowed(body)
         record = self._publisher.sign(body, key=key, subject=subject, causes=causes, traceparent=traceparent)
-        published = self._published(record)
+        published = self._published([record])
+        self._publisher.send(published, timeout)
+        return published[0]
+
+    def publish_many(self, bodies: Iterable[Body], *, timeout: float = SEND_SECONDS) -> list[Published]:
+        """Sign and send many at once, which is several times as fast as one by one.
+
+        All are signed before the first is sent: where one of them is refused, none was said. They arrive in their order
+        within a type and lane, but for what a failing broker makes necessary to send again. Raises as `publish` does;
+        `NotAcknowledged.waiting` are those that are not known to have arrived.
+        """
+        self._check_open()
+        records = []
+        for body in bodies:
+            self._check_allowed(body)
+            records.append(self._publisher.sign(body))
+        published = self._published(records)
         self._publisher.send(published, timeout)
         return published
 
-    def resend(self, published: Published, *, timeout: float = SEND_SECONDS) -> None:
+    def resend(self, *published: Published, timeout: float = SEND_SECONDS) -> None:
         """Send the very same signed bytes again; who has heard them already hears them once."""
         self._check_open()
         self._publisher.send(published, timeout)
@@ -253,20 +269,22 @@ class Client(Wishes):
     ) -> None:
         self.close()
 
-    def _published(self, record: SignedRecord) -> Published:
+    def _published(self, records: Sequence[SignedRecord]) -> list[Published]:
         """With the ends of the topics that can answer, taken before anything is sent."""
-        topics = answer_topics(record.topic)
-        positions = ends(self._admin, [(topic, record.partition) for topic in topics])
-        key = record.key.decode()
-        return Published(
-            id=record.id,
-            type=record.topic,
-            model=model_of(key),
-            lane=record.partition,
-            hash=record.hash,
-            record=record,
-            positions={topic: offset for (topic, _), offset in positions.items()},
-        )
+        places = {(topic, r.partition) for r in records for topic in answer_topics(r.topic)}
+        found = ends(self._admin, sorted(places))
+        return [
+            Published(
+                id=record.id,
+                type=record.topic,
+                model=model_of(record.key.decode()),
+                lane=record.partition,
+                hash=record.hash,
+                record=record,
+                positions={topic: found[topic, record.partition] for topic in answer_topics(record.topic)},
+            )
+            for record in records
+        ]
 
     def _watch(self, watch: Watch[T], model: str, published: Published | None, timeout: float, name: str) -> T:
         deadline = time.monotonic() + timeout

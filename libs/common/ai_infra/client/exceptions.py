@@ -26,14 +26,18 @@ class ClientClosed(ClientError):
 
 
 class NotAcknowledged(ClientError):
-    """No broker acknowledged the event in time. It may be in the log all the same: `client.resend(error.published)`
-    sends the very same signed bytes again, and who has heard them hears them once."""
+    """No broker acknowledged the event in time. It may be in the log all the same: `client.resend(*error.waiting)`
+    sends the very same signed bytes again, and who has heard them hears them once.
+
+    `waiting`: all that were not acknowledged, in the order in which they were given. `published`: the first of them.
+    """
 
     code = "not_acknowledged"
 
-    def __init__(self, message: str, published: Published) -> None:
+    def __init__(self, message: str, waiting: Sequence[Published]) -> None:
         super().__init__(message)
-        self.published = published
+        self.waiting = tuple(waiting)
+        self.published = self.waiting[0]
 
 
 class AnswerTimeout(ClientError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ _PASSING: Final = frozenset(
         KafkaError._MSG_TIMED_OUT,
         KafkaError._TIMED_OUT,
         KafkaError._TRANSPORT,
+        KafkaError._QUEUE_FULL,
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._PURGE_QUEUE,
         KafkaError._PURGE_INFLIGHT,
@@ -96,54 +97,58 @@ class Publisher:
             frame=self._frame,
         )
 
-    def send(self, published: Published, timeout: float) -> None:
-        """Sends the bytes again and again until a broker has acknowledged them.
+    def send(self, published: Sequence[Published], timeout: float) -> None:
+        """Sends the bytes again and again until a broker has acknowledged all of them.
 
         Raises NotAcknowledged after `timeout` seconds, KafkaUnavailableError where no repetition can help.
         """
         deadline = time.monotonic() + timeout
-        while True:
-            error = self._attempt(published.record, deadline)
-            if error is None:
+        waiting = list(published)
+        while waiting:
+            failed = self._attempt(waiting, deadline)
+            if not failed:
                 return
-            if error.fatal():
+            for one, error in failed:
+                if not error.fatal() and error.code() not in _PASSING and not error.retriable():
+                    raise unavailable(f"publishing {one.type}", error)
+            first, error = failed[0]
+            if any(error.fatal() for _, error in failed):
                 with self._lock:
                     self._producer = self._open()
-            elif error.code() not in _PASSING and not error.retriable():
-                raise unavailable(f"publishing {published.type}", error)
+            waiting = [one for one, _ in failed]
             if time.monotonic() >= deadline:
+                others = f" and {len(waiting) - 1} more" if waiting[1:] else ""
                 raise NotAcknowledged(
-                    f"{published.type} {published.id} was not acknowledged within {timeout:.0f} s ({error.str()}); see "
-                    "`ai-infra status`, then send the same bytes again with client.resend(error.published)",
-                    published,
+                    f"{first.type} {first.id}{others} not acknowledged within {timeout:.0f} s ({error.str()}); see "
+                    "`ai-infra status`, then send the same bytes again: client.resend(*error.waiting)",
+                    waiting,
                 )
 
     def close(self) -> None:
         """Gives what is being sent a moment to arrive."""
         self._producer.flush(1.0)
 
-    def _attempt(self, record: SignedRecord, deadline: float) -> KafkaError | None:
-        """One sending. None: acknowledged."""
-        outcome: list[KafkaError | None] = []
-        done = threading.Event()
-
-        def delivered(error: KafkaError | None, _message: Any) -> None:
-            outcome.append(error)
-            done.set()
-
+    def _attempt(self, published: Sequence[Published], deadline: float) -> list[tuple[Published, KafkaError]]:
+        """Sends each once; what was not acknowledged, and why not."""
+        outcome: dict[int, KafkaError | None] = {}  # by place among `published`
         producer = self._producer
-        try:
-            self._produce(producer, record, delivered, deadline)
-        except KafkaException as error:
-            cause = error.args[0]
-            return cause if isinstance(cause, KafkaError) else KafkaError(KafkaError._FAIL)
-        while not done.is_set():
+        for place, one in enumerate(published):
+
+            def delivered(error: KafkaError | None, _message: Any, place: int = place) -> None:
+                outcome[place] = error
+
+            try:
+                self._produce(producer, one.record, delivered, deadline)
+            except KafkaException as error:
+                cause = error.args[0]
+                outcome[place] = cause if isinstance(cause, KafkaError) else KafkaError(KafkaError._FAIL)
+        while len(outcome) < len(published) and time.monotonic() <= deadline:
             if self._closed.is_set():
-                raise ClientClosed(f"the client was closed while {record.topic} {record.id} was being sent")
-            if time.monotonic() > deadline:
-                return KafkaError(KafkaError._MSG_TIMED_OUT)
+                raise ClientClosed(f"the client was closed while {published[0].type} {published[0].id} was being sent")
             producer.poll(_POLL)
-        return outcome[0]
+        late = KafkaError(KafkaError._MSG_TIMED_OUT)
+        errors = ((one, outcome.get(place, late)) for place, one in enumerate(published))
+        return [(one, error) for one, error in errors if error is not None]
 
     def _produce(self, producer: Producer, record: SignedRecord, delivered: Callable[..., None], end: float) -> None:
         while True:
@@ -168,6 +173,12 @@ class Publisher:
             producer_config(
                 self._settings,
                 "client",
-                **{"message.timeout.ms": int(ATTEMPT_SECONDS * 1000), "queue.buffering.max.messages": 10_000},
+                **{
+                    "message.timeout.ms": int(ATTEMPT_SECONDS * 1000),
+                    "queue.buffering.max.messages": 10_000,
+                    # Who publishes waits for the acknowledgement: lingering would be most of that wait. Many at once
+                    # fill their batches all the same, while the ones before are under way.
+                    "linger.ms": 0,
+                },
             )
         )

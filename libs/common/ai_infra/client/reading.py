@@ -121,4 +121,4 @@ def starts(admin: KafkaAdmin, partitions: list[Partition]) -> dict[Partition, in
 
 def ends(admin: KafkaAdmin, partitions: list[Partition]) -> dict[Partition, int]:
     """Ends as of now: nothing that is said from now on comes before them."""
-    return {p: marks.high for p, marks in admin.watermarks(partitions).items()}
+    return admin.committed_ends(partitions)

@@ -201,6 +201,10 @@ class KafkaAdmin:
         low, high = (self._offsets(wanted, spec) for spec in (_EARLIEST, _LATEST))
         return {p: Watermarks(low[p], high[p]) for p in wanted}
 
+    def committed_ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Where partitions end, without records of open transactions: one question where `watermarks` asks two."""
+        return self._offsets(list(partitions), _LATEST)
+
     def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Where partitions end, records of open transactions included."""
         return self._offsets(list(partitions), _LATEST, IsolationLevel.READ_UNCOMMITTED)
