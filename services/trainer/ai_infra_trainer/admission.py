@@ -17,6 +17,7 @@ from ai_infra.events.canonical import canonical_json_numbers
 from ai_infra.events.generated import DatasetRef, JobQueued, Reason
 from ai_infra_trainer.checkout import allowed, parse_code_ref
 from ai_infra_trainer.datasets import CHECKSUM, SCHEMES
+from ai_infra_trainer.datasets import allowed as dataset_allowed
 from ai_infra_trainer.exceptions import CodeMismatch
 
 MAX_DATASETS: Final = 64
@@ -35,6 +36,7 @@ class Limits:
     """What this installation lets a job be. `container`: the image that its runners run in, if they do."""
 
     repositories: tuple[str, ...]
+    datasets: tuple[str, ...]
     container: str | None = None
     max_time_s: int = 24 * 3600
     max_memory_mib: int = 16 << 10
@@ -47,7 +49,7 @@ def objections(job: JobQueued, limits: Limits) -> tuple[Reason, ...]:
     _identity(job, found)
     _code(job, limits, found)
     _command(job, found)
-    _datasets(job, found)
+    _datasets(job, limits, found)
     _hyperparams(job, found)
     _resources(job, limits, found)
     size = _input_bytes(job)
@@ -109,7 +111,7 @@ def _command(job: JobQueued, found: list[tuple[str, str]]) -> None:
         found.append(("bad_training_cmd", f"program {words[0][:80]!r} must be a name, or a path below the code"))
 
 
-def _datasets(job: JobQueued, found: list[tuple[str, str]]) -> None:
+def _datasets(job: JobQueued, limits: Limits, found: list[tuple[str, str]]) -> None:
     if len(job.dataset_refs) > MAX_DATASETS:
         found.append(("too_many_datasets", f"{len(job.dataset_refs)} datasets; at most {MAX_DATASETS}"))
     seen: set[str] = set()
@@ -118,6 +120,14 @@ def _datasets(job: JobQueued, found: list[tuple[str, str]]) -> None:
             found.append(("bad_dataset", f"dataset id {ref.id[:80]!r} is there twice"))
         seen.add(ref.id)
         found += [("bad_dataset", f"dataset {ref.id[:80]!r}: {why}") for why in _against(ref)]
+        if not dataset_allowed(ref.uri, limits.datasets):
+            found.append(
+                (
+                    "dataset_not_allowed",
+                    f"dataset {ref.id[:80]!r}: {ref.uri[:200]!r} is not below a place that datasets may come from;"
+                    " an operator adds it to AI_INFRA_ALLOWED_DATASETS",
+                )
+            )
 
 
 def _against(ref: DatasetRef) -> list[str]:

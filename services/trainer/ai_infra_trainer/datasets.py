@@ -1,6 +1,7 @@
 """The datasets of a job: fetched, measured, and given to the training only when their SHA-256 is the pinned one.
 
-A dataset with other bytes never reaches a training, whatever its name says.
+A dataset with other bytes never reaches a training, whatever its name says. The runner reads with rights that a job's
+sender may not have (its own files, its own credentials), so it reads only below the places that its operator allows.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
@@ -33,13 +35,37 @@ _HTTP_TIMEOUT: Final = httpx.Timeout(30.0)
 _PACKAGE: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 
+def allowed(uri: str, places: Sequence[str]) -> bool:
+    """Whether a dataset's URI is below one of the places: beginnings of URIs, which end where a path segment ends.
+
+    `s3://` allows every object, `s3://bucket/a` the object `a` and all below it. A URI that climbs ('..') is nowhere.
+    """
+    scheme, segments = _segments(uri)
+    if {".", ".."} & set(segments):
+        return False
+    roots = (_segments(place.removesuffix("*")) for place in places)
+    return any(kind == scheme and segments[: len(root)] == root for kind, root in roots)
+
+
+def _segments(uri: str) -> tuple[str, list[str]]:
+    scheme, _, rest = uri.partition("://")
+    path = rest if scheme == "s3" else unquote(rest)  # an object's key is taken as it is written
+    return scheme, path.rstrip("/").split("/") if path.rstrip("/") else []
+
+
 def fetch_all(
-    refs: Sequence[DatasetRef], into: Path, *, objects: ObjectStore, max_bytes: int, cancelled: threading.Event
+    refs: Sequence[DatasetRef],
+    into: Path,
+    *,
+    objects: ObjectStore,
+    places: Sequence[str],
+    max_bytes: int,
+    cancelled: threading.Event,
 ) -> None:
     """Put each dataset at `into/<id>/<file name>` and write `into/datasets.json`, which says where each one is.
 
-    `max_bytes` bounds all of them together. Raises DatasetMismatch (final), RunnerUnavailable (worth another try) or
-    Cancelled.
+    `max_bytes` bounds all of them together; `places` is what `allowed` is asked with. Raises DatasetMismatch (final),
+    RunnerUnavailable (worth another try) or Cancelled.
     """
     left = max_bytes
     index: dict[str, dict[str, str]] = {}
@@ -47,6 +73,7 @@ def fetch_all(
         directory = into / ref.id
         directory.mkdir()
         path = directory / _file_name(ref.uri)
+        _check_place(ref, places)
         left -= fetch(ref, path, objects=objects, max_bytes=left, cancelled=cancelled)
         index[ref.id] = {
             "path": f"{ref.id}/{path.name}",
@@ -79,6 +106,24 @@ def fetch(ref: DatasetRef, path: Path, *, objects: ObjectStore, max_bytes: int, 
             out.write(chunk)
     _check(ref, digest.hexdigest())
     return size
+
+
+def _check_place(ref: DatasetRef, places: Sequence[str]) -> None:
+    """A local file counts by its real path: a link below an allowed directory may lead out of it."""
+    uri, roots = ref.uri, list(places)
+    if uri.startswith("file://"):
+        uri = _real(uri)
+        roots += [_real(place.removesuffix("*")) for place in places if place.startswith("file://")]
+    if not (allowed(ref.uri, places) and allowed(uri, roots)):
+        raise DatasetMismatch(
+            f"dataset {ref.id}: {uri} is not below a place that datasets may come from; an operator adds it to"
+            " AI_INFRA_ALLOWED_DATASETS",
+            code="dataset_not_allowed",
+        )
+
+
+def _real(uri: str) -> str:
+    return "file://" + quote(os.path.realpath(unquote(uri.removeprefix("file://"))))
 
 
 def _check(ref: DatasetRef, sha256: str) -> None:
@@ -151,8 +196,12 @@ def package_file(uri: str) -> Path:
     inside = PurePosixPath(parts.path.lstrip("/"))
     if not _PACKAGE.match(parts.netloc) or ".." in inside.parts or not inside.parts:
         raise DatasetMismatch(f"{uri} is not python-package://<package>/<path>")
-    spec = importlib.util.find_spec(parts.netloc)
-    if spec is None or not spec.submodule_search_locations:
+    try:
+        spec = importlib.util.find_spec(parts.netloc)
+    except (ImportError, ValueError):
+        spec = None
+    # Without an __init__.py it would be any directory that lies on the path, the working directory's among them.
+    if spec is None or not spec.submodule_search_locations or spec.origin is None:
         raise DatasetMismatch(f"{uri}: no package {parts.netloc} in the runner's interpreter; install it there")
     return Path(next(iter(spec.submodule_search_locations))) / inside
 

@@ -60,7 +60,8 @@ class Trained:
 def train_here(order: Order, settings: Settings, use: Callable[[Trained], R], say: Callable[[str], None]) -> R:
     """Run an order on this machine and hand what came of it to `use` before it is cleaned away.
 
-    The code's own repository is allowed: who runs this command has chosen it. Raises TrainingFailed with the reason.
+    The code's own repository and its datasets are allowed: who runs this command has chosen them. Raises
+    TrainingFailed with the reason.
     """
     spaces = Workspaces(settings.runner.work_dir)
     workspace = spaces.of(order.job_id)
@@ -69,7 +70,14 @@ def train_here(order: Order, settings: Settings, use: Callable[[Trained], R], sa
         with ObjectStore(settings) as objects:
             say("getting code and datasets")
             repository = order.code_ref.partition("@")[0]
-            prepare(order, workspace, repositories=(repository,), objects=objects, cancelled=never)
+            prepare(
+                order,
+                workspace,
+                repositories=(repository,),
+                datasets=tuple(ref.uri for ref in order.dataset_refs),
+                objects=objects,
+                cancelled=never,
+            )
             say("training")
             run = train(order, workspace, spaces=spaces, user=settings.runner.user, cancelled=never)
             if not run.completed:

@@ -41,6 +41,7 @@ class Place:
     """Where and how this process runs trainings."""
 
     repositories: tuple[str, ...]
+    datasets: tuple[str, ...]
     bucket: str
     slots: int
     user: str | None = None
@@ -99,7 +100,14 @@ class Runner:
             return _failed(error)
 
     def _prepare(self, order: Order, workspace: Workspace, cancelled: threading.Event) -> None:
-        prepare(order, workspace, repositories=self._place.repositories, objects=self._objects(), cancelled=cancelled)
+        prepare(
+            order,
+            workspace,
+            repositories=self._place.repositories,
+            datasets=self._place.datasets,
+            objects=self._objects(),
+            cancelled=cancelled,
+        )
 
     def _publish(self, task: Task, run: Run, workspace: Workspace, cancelled: threading.Event) -> Trained:
         publisher = Publisher(self._objects(), self._place.bucket, cancelled)
@@ -132,8 +140,10 @@ class Runner:
     def _free(self, key: str) -> None:
         with self._lock:
             self._ready.discard(key)
-        self._spaces.of(key).remove()
-        self._slots.release(key)
+        try:
+            self._spaces.of(key).remove()
+        finally:
+            self._slots.release(key)
 
     def check(self) -> str | None:
         """Why this process cannot run trainings, for readiness; None when it can."""

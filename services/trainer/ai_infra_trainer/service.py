@@ -66,6 +66,7 @@ def assemble(settings: Settings) -> tuple[Service, Runner]:
     """The trainer, and the runner inside it."""
     place = Place(
         repositories=settings.runner.allowed_repositories,
+        datasets=settings.runner.allowed_datasets,
         bucket=settings.objects.models_bucket,
         slots=settings.runner.slots,
         user=settings.runner.user,
@@ -83,7 +84,9 @@ def assemble(settings: Settings) -> tuple[Service, Runner]:
         name=NAME,
         listens=LISTENS,
         says=SAYS,
-        decide=rules(Limits(repositories=place.repositories, container=place.container_digest)),
+        decide=rules(
+            Limits(repositories=place.repositories, datasets=place.datasets, container=place.container_digest)
+        ),
         rules=RULES,
         records=(Job, CancelWish),
         work={

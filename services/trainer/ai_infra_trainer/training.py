@@ -53,6 +53,7 @@ def prepare(
     workspace: Workspace,
     *,
     repositories: tuple[str, ...],
+    datasets: tuple[str, ...],
     objects: ObjectStore,
     cancelled: threading.Event,
 ) -> None:
@@ -63,7 +64,14 @@ def prepare(
     scratch.mkdir()
     ref = parse_code_ref(order.code_ref)
     checkout(ref, workspace.code, repositories=repositories, scratch=scratch, cancelled=cancelled)
-    fetch_all(order.dataset_refs, workspace.datasets, objects=objects, max_bytes=MAX_DATASET_BYTES, cancelled=cancelled)
+    fetch_all(
+        order.dataset_refs,
+        workspace.datasets,
+        objects=objects,
+        places=datasets,
+        max_bytes=MAX_DATASET_BYTES,
+        cancelled=cancelled,
+    )
     workspace.hyperparams.write_text(order.hyperparams_json, encoding="utf-8")
 
 

@@ -12,19 +12,25 @@ import pytest
 
 from ai_infra.events.generated import DatasetRef
 from ai_infra_trainer.archive import tree_sha256
-from ai_infra_trainer.datasets import fetch_all, package_file
+from ai_infra_trainer.datasets import allowed, fetch_all, package_file
 from ai_infra_trainer.exceptions import Cancelled, DatasetMismatch, RunnerUnavailable
 
 NO_STORE = cast(Any, None)  # these datasets are on this machine
 
 
-def fetch(tmp_path: Path, *refs: DatasetRef, max_bytes: int = 1 << 20, cancelled: bool = False) -> Path:
+def fetch(
+    tmp_path: Path,
+    *refs: DatasetRef,
+    max_bytes: int = 1 << 20,
+    cancelled: bool = False,
+    places: tuple[str, ...] = ("https://", "file:///tmp"),
+) -> Path:
     into = tmp_path / "datasets"
     into.mkdir()
     stop = threading.Event()
     if cancelled:
         stop.set()
-    fetch_all(refs, into, objects=NO_STORE, max_bytes=max_bytes, cancelled=stop)
+    fetch_all(refs, into, objects=NO_STORE, places=places, max_bytes=max_bytes, cancelled=stop)
     return into
 
 
@@ -67,6 +73,55 @@ def test_a_directory_is_pinned_as_a_tree(tmp_path: Path) -> None:
     (tree / "x").write_text("x")
     into = fetch(tmp_path, ref(f"file://{tree}/", sha256=tree_sha256(tree)))
     assert (into / "d" / "tree" / "x").read_text() == "x"
+
+
+def test_a_file_of_the_runner_s_machine_is_read_below_an_allowed_directory_only(tmp_path: Path) -> None:
+    """The runner reads as root: what it hands to a training, whoever sent the job can read."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "service.key")
+    (tmp_path / "service.key").write_text("secret")
+    places = (f"file://{tmp_path}/data",)
+    for number, name in enumerate(("service.key", "data/link", "data/%2e%2e/service.key", "data/../service.key")):
+        with pytest.raises(DatasetMismatch) as refused:
+            fetch_all(
+                [ref(f"file://{tmp_path}/{name}", b"secret", f"d{number}")],
+                tmp_path,
+                objects=NO_STORE,
+                places=places,
+                max_bytes=1 << 20,
+                cancelled=threading.Event(),
+            )
+        assert refused.value.code == "dataset_not_allowed"
+        assert hashlib.sha256(b"secret").hexdigest() not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "place", "expected"),
+    [
+        ("s3://bucket/a/b", "s3://", True),
+        ("s3://bucket/a/b", "s3://bucket", True),
+        ("s3://bucket/a/b", "s3://bucket/a/*", True),
+        ("s3://bucket/a%2Fb/c", "s3://bucket/a", False),
+        ("s3://bucket-2/a", "s3://bucket", False),
+        ("file:///srv/data/x", "s3://", False),
+        ("file:///srv/data/", "file:///srv/data", True),
+        ("file:///srv/data%2Fx", "file:///srv/data", True),
+        ("file:///srv/database", "file:///srv/data", False),
+        ("file:///srv/data/../x", "file:///srv", False),
+        ("file:///srv", "", False),
+    ],
+)
+def test_a_place_ends_where_a_path_segment_ends(uri: str, place: str, expected: bool) -> None:
+    assert allowed(uri, (place,)) is expected
+
+
+def test_a_directory_without_code_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m` puts the working directory on the path, and what lies there is not what is installed."""
+    (tmp_path / "keys_here").mkdir()
+    (tmp_path / "keys_here" / "service.key").write_text("secret")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DatasetMismatch, match="no package keys_here"):
+        package_file("python-package://keys_here/service.key")
 
 
 def test_a_cancelled_fetch_ends(tmp_path: Path, file: Path) -> None:

@@ -31,7 +31,7 @@ from ai_infra_trainer.state import CancelWish, Job, Prepared, Product, Trained
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-LIMITS = Limits(repositories=("git+https://host.example/ml/*",))
+LIMITS = Limits(repositories=("git+https://host.example/ml/*",), datasets=("s3://", "https://"))
 FINAL = {"completed", "failed", "cancelled", "timed_out"}
 
 

@@ -138,7 +138,7 @@ def _default(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "`true`" if value else "`false`"
-    return f"`{value}`"
+    return f"`{','.join(value)}`" if isinstance(value, tuple) else f"`{value}`"
 
 
 def main(arguments: list[str]) -> int:

@@ -299,6 +299,12 @@ class Runner(Section):
         description="Repositories whose code may be run: comma-separated patterns of the part of code_ref before "
         "`@`, e.g. `git+https://example.org/ml/*`. None by default.",
     )
+    allowed_datasets: Annotated[CommaSeparated, Variables("AI_INFRA_ALLOWED_DATASETS")] = Field(
+        default=("https://", "python-package://", "s3://"),
+        description="Where a job's datasets may come from: comma-separated beginnings of their URIs, e.g. "
+        "`s3://datasets/public,file:///srv/datasets`. A runner reads with its own rights, often root's, and gives the "
+        "training what it read: so no file of its machine unless its directory is named here.",
+    )
     container_digest: Annotated[str | None, Variables("AI_INFRA_RUNNER_CONTAINER_DIGEST")] = Field(
         default=None,
         pattern=r"^sha256:[0-9a-f]{64}$",
