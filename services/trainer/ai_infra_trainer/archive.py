@@ -21,6 +21,7 @@ METRICS_FILE: Final = "metrics.json"
 """Numbers about the artifact go into the manifest, not into the archive: a timing among them would change its bytes."""
 
 MAX_FILES: Final = 10_000
+MAX_NAME_BYTES: Final = 1024
 CHUNK: Final = 1 << 20
 
 
@@ -80,12 +81,17 @@ def output_files(root: Path, *, owner: int | None = None) -> list[tuple[str, Pat
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    with os.scandir(root) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path))
-            else:
-                yield Path(entry.path)
+    longest = len(os.fsencode(root)) + 1 + MAX_NAME_BYTES
+    left = [root]
+    while left:
+        with os.scandir(left.pop()) as entries:
+            for entry in entries:
+                if len(os.fsencode(entry.path)) > longest:
+                    raise BadOutput(f"an output's path has more than {MAX_NAME_BYTES} bytes; nest less deeply")
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(Path(entry.path))
+                else:
+                    yield Path(entry.path)
 
 
 def pack(root: Path, into: Path, *, max_bytes: int, owner: int | None = None) -> Packed:

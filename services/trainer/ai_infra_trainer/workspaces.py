@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
+import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
@@ -69,13 +69,21 @@ class Workspace:
             path.chmod(0o755 if path.is_dir() else 0o644)
 
     def remove(self) -> None:
-        shutil.rmtree(self.root, ignore_errors=True)
+        _remove(self.root)
 
 
 def _give(path: Path, uid: int, gid: int) -> None:
-    os.lchown(path, uid, gid)
-    for inner in path.rglob("*"):
-        os.lchown(inner, uid, gid)
+    subprocess.run(["chown", "-hR", f"{uid}:{gid}", "--", str(path)], check=True)
+
+
+def _remove(path: Path) -> None:
+    """By the system's own program: a training nests directories more deeply than Python's recursion goes, and may have
+    closed them, which stops everybody but root."""
+    remove = ["rm", "-rf", "--", str(path)]
+    for command in (remove, ["chmod", "-R", "u+rwX", "--", str(path)], remove):
+        if not path.exists():
+            return
+        subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 class Workspaces:
@@ -103,7 +111,7 @@ class Workspaces:
 
     def close(self) -> None:
         """Remove everything of this process."""
-        shutil.rmtree(self._root, ignore_errors=True)
+        _remove(self._root)
         os.close(self._lock)
         self._lock_path(self._root).unlink(missing_ok=True)
 
@@ -132,7 +140,7 @@ class Workspaces:
             except BlockingIOError:
                 continue
             else:
-                shutil.rmtree(other, ignore_errors=True)
+                _remove(other)
                 self._lock_path(other).unlink(missing_ok=True)
             finally:
                 os.close(descriptor)

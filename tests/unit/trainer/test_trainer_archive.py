@@ -71,6 +71,16 @@ def test_a_link_out_of_the_output_is_refused(tmp_path: Path) -> None:
         pack(root, tmp_path / "1.tar", max_bytes=LARGE)
 
 
+def test_directories_nested_without_end_are_refused(tmp_path: Path) -> None:
+    root = write(tmp_path / "out", {"model.onnx": b"w"})
+    path = root
+    for _ in range(600):
+        path /= "d"
+        path.mkdir()
+    with pytest.raises(BadOutput, match="nest less deeply"):
+        pack(root, tmp_path / "1.tar", max_bytes=LARGE)
+
+
 def test_a_file_of_another_owner_is_refused(tmp_path: Path) -> None:
     root = write(tmp_path / "out", {"model.onnx": b"w"})
     with pytest.raises(BadOutput, match="belongs to user"):

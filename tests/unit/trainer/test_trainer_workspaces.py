@@ -40,6 +40,22 @@ def test_closing_removes_everything(tmp_path: Path) -> None:
     assert not root.exists()
 
 
+def test_directories_nested_without_end_are_removed(tmp_path: Path) -> None:
+    """More deeply than Python recurses, than a path may be long, and closed by the training's own user."""
+    workspace = Workspaces(tmp_path / "runner").of("a")
+    workspace.make()
+    here = os.open(workspace.output, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.fchmod(here, 0)
+        os.close(here)
+        here = below
+    os.close(here)
+    workspace.remove()
+    assert not workspace.root.exists()
+
+
 def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
     base = tmp_path / "runner"
     base.mkdir()
