@@ -85,6 +85,10 @@ class Indexer:
     def lanes(self) -> list[int]:
         return sorted(self._lanes)
 
+    def held(self) -> list[int]:
+        """Lanes that the group has given to this replica, those that stand still among them."""
+        return sorted(self._assignment.whole_lanes())
+
     # --- the loop -------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:

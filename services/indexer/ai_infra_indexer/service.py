@@ -28,6 +28,7 @@ from ai_infra_indexer.loop import Indexer, placed
 from ai_infra_indexer.order import Source
 from ai_infra_indexer.publish import Publisher, read_position
 from ai_infra_indexer.replay import LaneVerifier
+from ai_infra_indexer.retention import RetentionWatch
 from ai_infra_indexer.store import Connection, read_offsets
 from ai_infra_indexer.taking import take
 
@@ -45,11 +46,21 @@ def main(settings: Settings, stop: threading.Event) -> int:
         migrate(settings.database.url)
         indexer = build(process)
         process.keys_open = True
+        retention = RetentionWatch(settings, indexer.held, lambda: open_connection(settings))
         process.checks.update(
-            {"loop": indexer.check_loop, "lanes": indexer.check_lanes, "finality": indexer.check_finality}
+            {
+                "loop": indexer.check_loop,
+                "lanes": indexer.check_lanes,
+                "finality": indexer.check_finality,
+                "retention": retention.check,
+            }
         )
         log.info("service up", service=NAME, origin=settings.log.origin, lanes=settings.log.lanes)
-        indexer.run(stop)
+        retention.start()
+        try:
+            indexer.run(stop)
+        finally:
+            retention.close()
 
     return keep_running(NAME, SAYS, settings, stop, serve)
 

@@ -101,3 +101,9 @@ def test_acls_come_as_commands_under_the_brokers_own_names() -> None:
         with_principals((), ["approver"])
     with pytest.raises(ConfigurationError, match="no role"):
         acls(["nobody"])
+
+
+def test_the_indexer_may_commit_where_it_publishes_and_see_how_long_its_inputs_are_kept() -> None:
+    granted = {(a.name, operation) for a in acls(["indexer"]) if a.resource == "topic" for operation in a.operations}
+    assert {(PLAIN, "Write"), (PLAIN, "Read")} <= granted
+    assert {(topic, "DescribeConfigs") for topic in SERVICE_INPUTS["indexer"]} <= granted

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
-from prometheus_client import REGISTRY, generate_latest
+import pytest
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, generate_latest
 
 from ai_infra.telemetry import metrics
+
+ROOT = Path(__file__).resolve().parents[3]
+SOURCES = [p for room in ("libs/common", "services") for p in sorted((ROOT / room).rglob("*.py"))]
+DEFINED = sorted(name for name, value in vars(metrics).items() if isinstance(value, Counter | Gauge | Histogram))
+# Promised to the seeds' dashboards; moved by what is not built yet, as docs/names.md says of each.
+TO_COME = {
+    "CANARY_ROLLBACKS",
+    "DRIFT_SUGGESTIONS",
+    "SENTINELNET_LATENCY",
+    "MODEL_INFERENCE_LATENCY",
+    "MODEL_INFERENCE_TIME_MS",
+    "MODEL_INFERENCE_ERROR_RATE",
+    "MODEL_PREDICTION_QUALITY",
+    "MODEL_DRIFT_SCORE",
+}
 
 PROMISED = {
     "ai_infra_training_job_duration_seconds",
@@ -44,3 +62,47 @@ def test_nothing_exports_a_sample_before_anything_has_happened() -> None:
     ours = [line for line in text.splitlines() if line.startswith(("ai_infra_", "kafka_", "model_", "http_"))]
     untouched = [line for line in ours if "{" not in line]
     assert untouched == []
+
+
+def used_in(path: Path) -> set[str]:
+    """Metrics that a module uses: `metrics.NAME`, or a NAME that it imports from the table."""
+    tree = ast.parse(path.read_text())
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == metrics.__name__
+        for alias in node.names
+    }
+    named = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "metrics"
+    }
+    return imported | named
+
+
+def test_each_metric_is_moved_somewhere_and_what_is_to_come_is_not_moved_yet() -> None:
+    moved = set().union(*(used_in(path) for path in SOURCES if path != Path(metrics.__file__)))
+    assert set(DEFINED) - moved == TO_COME
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_each_metric_that_a_page_names_is_exported(page: Path) -> None:
+    exported = metrics.exported_names()
+    named = set(
+        re.findall(
+            r"`((?:ai_infra|kafka|model|http)_[a-z0-9_]+_(?:seconds|total|ratio|info|records|bytes|lag|depth|ms|count|bucket|sum))",
+            page.read_text(),
+        )
+    )
+    families = {re.sub(r"_(count|bucket|sum)$", "", name) for name in named}
+    assert families - exported == set()
+
+
+def test_what_is_to_come_is_said_to_be_so() -> None:
+    page = (ROOT / "docs" / "names.md").read_text()
+    for name in TO_COME:
+        [family] = getattr(metrics, name).describe()
+        full = f"{family.name}_total" if isinstance(getattr(metrics, name), Counter) else family.name
+        [row] = [line for line in page.splitlines() if line.startswith("|") and f"`{full}`" in line]
+        assert re.search(r"to come|; by serving", row), row

@@ -10,13 +10,14 @@ class Assignment:
 
     def __init__(self, inputs: Iterable[str]) -> None:
         self.inputs = tuple(sorted(set(inputs)))
-        self._assigned: set[tuple[str, int]] = set()
+        # Replaced, never changed: health checks read it on threads of their own.
+        self._assigned: frozenset[tuple[str, int]] = frozenset()
 
     def add(self, partitions: Iterable[tuple[str, int]]) -> None:
-        self._assigned.update(partitions)
+        self._assigned = self._assigned.union(partitions)
 
     def remove(self, partitions: Iterable[tuple[str, int]]) -> None:
-        self._assigned.difference_update(partitions)
+        self._assigned = self._assigned.difference(partitions)
 
     def whole_lanes(self) -> set[int]:
         """Lanes of which every input is here."""

@@ -13,6 +13,7 @@ from typing import Final
 
 from ai_infra.bus.kafka.admin import KafkaAdmin, Partition
 from ai_infra.bus.kafka.topics import SERVICES, group_of, input_partitions
+from ai_infra.bus.kafka.unread import first_unread
 from ai_infra.cli.event_text import append_time
 from ai_infra.cli.reading import LogReader
 from ai_infra.errors import UnavailableError
@@ -50,7 +51,7 @@ def positions(settings: Settings, reader: LogReader, services: Sequence[str] = S
         marks = reader.admin.watermarks(partitions)
         # Who has never read a lane (the indexer, before its first turn) begins at its beginning.
         known = {p: offset for p, offset in placed.items() if offset is not None}
-        unread = reader.first_unread(known)
+        unread = first_unread(settings, reader.admin, known, "cli")
         for topic, lane in partitions:
             place = (topic, lane)
             offset, record = placed[place], unread.get(place)

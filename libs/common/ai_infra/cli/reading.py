@@ -129,31 +129,6 @@ class LogReader:
                         check_message_error(error, "ai-infra.reader.cli")
                 yield None
 
-    def first_unread(self, positions: Mapping[Partition, int]) -> dict[Partition, Record]:
-        """The next record at each position, for partitions that have one: the end alone doesn't say, since transaction
-        markers take offsets too."""
-        marks = self.admin.watermarks(positions)
-        behind = {p: max(o, marks[p].low) for p, o in positions.items() if o < marks[p].high}
-        found: dict[Partition, Record] = {}
-        waiting = set(behind)
-        if not waiting:
-            return found
-        with self._consumer(behind, **{"queued.max.messages.kbytes": 4096}) as consumer:
-            deadline = time.monotonic() + _SILENCE
-            while waiting and time.monotonic() < deadline:
-                for message in _consume(consumer):
-                    place = (message.topic() or "", message.partition() or 0)
-                    error = message.error()
-                    if place in waiting:
-                        if error is None:
-                            found[place] = record_from_message(message)
-                        elif error.code() != KafkaError._PARTITION_EOF:
-                            check_message_error(error, "ai-infra.reader.cli")
-                            continue
-                        waiting.discard(place)
-                        consumer.incremental_unassign([TopicPartition(*place)])
-        return found
-
     @contextmanager
     def _consumer(self, starts: Mapping[Partition, int], **options: Any) -> Iterator[Consumer]:
         consumer = Consumer(reader_config(self._settings, "cli", **options))

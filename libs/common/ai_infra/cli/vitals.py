@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from ai_infra.bus.broadcast import Broadcast
-from ai_infra.bus.kafka.topics import INPUT_RETENTION_MS, SERVICES, check_topics, group_of
+from ai_infra.bus.kafka.topics import SERVICE_INPUTS, SERVICES, check_topics, group_of
+from ai_infra.bus.kafka.unread import RETENTION_ALARM, retention_used, retentions
 from ai_infra.cli.endpoints import Replica, replicas
 from ai_infra.cli.halted import HaltedLane, halted_lanes
 from ai_infra.cli.letters import OPEN, dead_letters
@@ -30,7 +31,6 @@ BEHIND_SECONDS: Final = 60.0  # an input that waits longer than that isn't being
 NOT_FINAL_SECONDS: Final = 300.0  # a checkpoint is made every few seconds; minutes mean that the archive is away
 KEY_ENDS_DAYS: Final = 30
 DELEGATION_SHARE: Final = 0.25  # renewed at half; below a quarter the signing service has been away for long
-RETENTION_SHARE: Final = 0.5
 CATCH_UP_SECONDS: Final = 15.0
 
 Say = Callable[[str], None]
@@ -48,13 +48,15 @@ class Finding:
 
 @dataclass(slots=True)
 class ServiceVitals:
-    """One service. `running`: members of its group; `behind` in offsets; `waiting_seconds`: age of its oldest input."""
+    """One service. `running`: members of its group; `behind` in offsets; `waiting_seconds`: age of its oldest input;
+    `retention_used`: the largest share of a topic's retention that an unread input has used up, 0..1."""
 
     name: str
     running: int = 0
     lanes: int = 0
     behind: int | None = None
     waiting_seconds: float = 0.0
+    retention_used: float = 0.0
     halted: list[HaltedLane] = field(default_factory=list)
     dead_letters: int = 0
     replicas: list[Replica] = field(default_factory=list)
@@ -129,6 +131,7 @@ def _kafka(settings: Settings, vitals: Vitals, answering: list[Replica], say: Sa
     _part(vitals, "keyring", "ai-infra keys publish", lambda: _trusted(settings, vitals, reader, halted, letters, say))
     say("looking how far the services are")
     where = _positions(settings, reader)
+    kept = retentions(reader.admin, (topic for name in SERVICES for topic in SERVICE_INPUTS[name]))
     for name in SERVICES:
         group = reader.admin.group(group_of(name))
         mine = [p for p in where if p.service == name]
@@ -142,6 +145,7 @@ def _kafka(settings: Settings, vitals: Vitals, answering: list[Replica], say: Sa
         )
         if mine:
             service.behind, service.waiting_seconds = total(mine)
+            service.retention_used = max(retention_used(age(p.oldest_unread), kept[p.topic]) for p in mine)
         vitals.services.append(service)
         _judge(settings, vitals, service, mine)
 
@@ -195,9 +199,12 @@ def _judge(settings: Settings, vitals: Vitals, service: ServiceVitals, mine: lis
         vitals.problem(
             name, f"an input has been waiting for {duration(service.waiting_seconds)}", f"ai-infra lag {name}"
         )
-    if name == INDEXER and service.waiting_seconds * 1000 > RETENTION_SHARE * INPUT_RETENTION_MS:
+    if service.retention_used >= RETENTION_ALARM:
+        harm = "history would be lost" if name == INDEXER else "it would never be answered"
         vitals.problem(
-            name, "its oldest input is half way to being deleted: history would be lost", f"ai-infra lag {name}"
+            name,
+            f"its oldest input has used {service.retention_used:.0%} of its topic's retention: {harm}",
+            f"ai-infra lag {name}",
         )
     for halt in service.halted:
         vitals.problem(

@@ -126,7 +126,10 @@ def _of_service(service: str, may: Callable[..., Acl]) -> list[Acl]:
     found.append(may(READERS, "group", group_of(service)))
     found.append(may(WRITERS, "transactional id", transactional_id_prefix(service), PREFIXED))
     if service == "indexer":
-        found.append(may(WRITERS, "topic", PLAIN))
+        # Reading too: its group commits there how far it has published.
+        found.append(may((*READERS, "Write"), "topic", PLAIN))
+        # How long its inputs are kept, against how long they have waited.
+        found += [may(("DescribeConfigs",), "topic", topic) for topic in SERVICE_INPUTS[service]]
         # It looks back into a lane's topics for causes that it has not met.
         found += [may(READERS, "topic", topic) for topic in LANE_TOPICS if topic not in SERVICE_INPUTS[service]]
     return found

@@ -186,6 +186,8 @@ def create_topics(settings: Settings, *, progress: Callable[[str], None] = lambd
         progress(f"creating {len(missing)} topics with {settings.log.lanes} lanes")
     created = admin.create((s.name, s.partitions, s.replicas, s.config) for s in missing)
     _wait_until_served(admin, specs)
+    # The first question about a group has the broker make its offsets topic: on a busy machine that takes its time.
+    admin = KafkaAdmin(settings, timeout=_UP_TIMEOUT)
     offsets: dict[str, int] = {}
     for service in SERVICES:
         group = group_of(service)
