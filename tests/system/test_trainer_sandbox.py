@@ -41,7 +41,11 @@ def run(workspace: Workspace, who: Identity) -> Run:
     workspace.hand_over(who)
 
     def run(
-        *command: str, time_limit_s: int = 20, memory_mib: int = 512, cancelled: threading.Event | None = None
+        *command: str,
+        time_limit_s: int = 20,
+        memory_mib: int = 512,
+        disk_mib: int = 1024,
+        cancelled: threading.Event | None = None,
     ) -> tuple[Ended, str]:
         log = workspace.private / "log"
         ended = sandbox.run(
@@ -56,7 +60,7 @@ def run(workspace: Workspace, who: Identity) -> Run:
                 seed=7,
                 threads=1,
             ),
-            limits=Limits(time_limit_s=time_limit_s, memory_mib=memory_mib, cpu_millis=1000, file_bytes=1 << 20),
+            limits=Limits(time_limit_s=time_limit_s, memory_mib=memory_mib, cpu_millis=1000, disk_mib=disk_mib),
             who=who,
             log=log,
             cancelled=cancelled or threading.Event(),
@@ -122,6 +126,22 @@ def test_what_one_training_leaves_in_tmp_the_next_does_not_see(run: Run) -> None
     assert not Path("/tmp/left").exists()
 
 
+@root_only
+def test_of_the_machine_s_files_it_sees_programs_and_its_own(run: Run, workspace: Workspace) -> None:
+    """What all users may read is not meant for foreign code: /run/secrets of a container, homes, our own stack."""
+    program = "import os; print(*sorted(e.path for d in ('/', '/run', '/home', '/srv') for e in os.scandir(d)))"
+    ended, log = run("python", "-c", program)
+    if "mounts" not in ended.isolation:
+        pytest.skip("this kernel permits no mount namespace")
+    seen = set(log.split())
+    assert {"/usr", "/etc", "/run", "/home"} <= seen
+    assert not {path for path in seen if path.startswith(("/run/", "/home/", "/srv/"))}
+    _, log = run("python", "-c", f"import os; print(*os.listdir({str(Path(__file__).parents[2])!r}))")
+    assert log.split() == [".venv"] or "No such file" in log
+    if "processes" in ended.isolation:
+        assert "No such file" in run("python", "-c", "print(open('/proc/1/cmdline').read())")[1]
+
+
 def test_a_training_over_its_time_is_ended_with_all_that_it_started(run: Run) -> None:
     begin = time.monotonic()
     ended, log = run("sh", "-c", "setsid sleep 300 & echo $!; sleep 300", time_limit_s=1)
@@ -162,6 +182,36 @@ def test_memory_over_the_limit_ends_it(run: Run) -> None:
     assert together.stopped == "memory_limit"
 
 
+@root_only
+@pytest.mark.parametrize(
+    "hoard",
+    [
+        "[open(f'/{d}/x', 'wb').write(bytes(90 << 20)) for d in ('tmp', 'var/tmp', 'dev/shm')]",
+        "f = [os.memfd_create(str(i)) for i in range(3)]; [os.write(i, bytes(90 << 20)) for i in f]; time.sleep(60)",
+    ],
+)
+def test_files_in_memory_are_memory(run: Run, hoard: str) -> None:
+    ended, log = run("python", "-c", f"import os, time; {hoard}", memory_mib=200)
+    if "mounts" not in ended.isolation:
+        pytest.skip("this kernel permits no mount namespace")
+    assert ended.stopped == "memory_limit" or "No space left on device" in log
+
+
+@pytest.mark.parametrize(
+    "hoard",
+    [
+        "[open(f'x{i}', 'wb').write(bytes(30 << 20)) for i in range(4)]",
+        "[open(f'x{i}', 'wb').close() for i in range(20000)]",
+        "f = [(open(f'x{i}', 'wb'), os.unlink(f'x{i}')) for i in range(4)]; [o.write(bytes(30 << 20)) for o, _ in f]",
+    ],
+    ids=["many large files", "very many empty files", "files without a name"],
+)
+def test_a_training_that_fills_the_disk_is_ended(run: Run, hoard: str) -> None:
+    program = f"import os, time; os.chdir(os.environ['AI_INFRA_OUTPUT_DIR']); {hoard}; time.sleep(60)"
+    ended, log = run("python", "-c", program, disk_mib=64, time_limit_s=30)
+    assert ended.stopped == "disk_limit", log
+
+
 def test_a_flood_of_output_is_kept_to_a_bound(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "MAX_LOG_BYTES", 1000)
     ended, log = run("python", "-c", "print('x' * 5000)\nprint('the end')")
@@ -195,7 +245,7 @@ def test_when_the_trainer_dies_its_trainings_die(tmp_path: Path, workspace: Work
             cwd=workspace.code,
             workspace=workspace.open,
             env=env,
-            limits=Limits(time_limit_s=300, memory_mib=256, cpu_millis=1000, file_bytes=1 << 20),
+            limits=Limits(time_limit_s=300, memory_mib=256, cpu_millis=1000, disk_mib=1024),
             who=who,
             log=tmp_path / "log",
             cancelled=threading.Event(),

@@ -14,8 +14,11 @@ import os
 import resource
 import select
 import signal
+import stat
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,9 +40,11 @@ def main() -> int:
     spec: dict[str, Any] = json.loads(_first_line())
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # whatever the training orphans becomes our child, and is found
     isolated: tuple[str, ...] = ()
+    scratch: int | None = None
     if spec["uid"] is not None:
-        isolated = ("user", *isolate(keep=spec["keep"], uid=spec["uid"], gid=spec["gid"], tmp_mib=spec["memory_mib"]))
-    outcome = _run(spec)
+        own, scratch = isolate(keep=spec["keep"], uid=spec["uid"], gid=spec["gid"], tmp_mib=spec["memory_mib"])
+        isolated = ("user", *own)
+    outcome = _run(spec, scratch)
     outcome["isolation"] = list(isolated)
     os.write(outcome_fd, json.dumps(outcome).encode() + b"\n")
     return 0
@@ -56,7 +61,7 @@ def _first_line() -> bytes:
     return bytes(line)
 
 
-def _run(spec: dict[str, Any]) -> dict[str, Any]:
+def _run(spec: dict[str, Any], scratch: int | None) -> dict[str, Any]:
     failed_read, failed_write = os.pipe2(os.O_CLOEXEC)
     started = time.time()
     begin = time.monotonic()
@@ -66,7 +71,7 @@ def _run(spec: dict[str, Any]) -> dict[str, Any]:
     os.close(failed_write)
     failure = os.read(failed_read, 4096)  # ends at exec, which closes the other end
     os.close(failed_read)
-    watch = _Watch(pid, begin + spec["time_limit_s"], spec["memory_mib"] << 20)
+    watch = _Watch(pid, begin + spec["time_limit_s"], spec["memory_mib"] << 20, scratch)
     why = watch.until_end()
     status = watch.clear(gently=why is not None)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -111,10 +116,11 @@ def _become_training(spec: dict[str, Any], failed: int) -> None:
 class _Watch:
     """Waits for the training's end, and says why it was ended: its own (None), time, memory, or the lifeline."""
 
-    def __init__(self, pid: int, deadline: float, memory_bytes: int) -> None:
+    def __init__(self, pid: int, deadline: float, memory_bytes: int, scratch: int | None) -> None:
         self._pid = pid
         self._deadline = deadline
         self._memory = memory_bytes
+        self._scratch = scratch
         self._status: int | None = None
         self.peak = 0
 
@@ -133,7 +139,7 @@ class _Watch:
                     return None
                 if 0 in ready:
                     return "cancelled"
-                used = sum(anonymous_bytes(pid) for pid in descendants(os.getpid()))
+                used = memory_bytes(descendants(os.getpid()), self._scratch)
                 self.peak = max(self.peak, used)
                 if used > self._memory:
                     return "memory_limit"
@@ -183,10 +189,10 @@ def descendants(root: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                stat = (entry / "stat").read_bytes()
+                line = (entry / "stat").read_bytes()
             except OSError:
                 continue
-            parent = int(stat[stat.rindex(b")") + 2 :].split()[1])
+            parent = int(line[line.rindex(b")") + 2 :].split()[1])
             children.setdefault(parent, []).append(int(entry.name))
     found, todo = [], [root]
     while todo:
@@ -196,11 +202,33 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def anonymous_bytes(pid: int) -> int:
-    """Private and shared-memory pages of a process, bytes; 0 once it has ended. Mapped files do not count."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    return sum(int(fields[name].split()[0]) << 10 for name in ("RssAnon", "RssShmem") if name in fields)
+def memory_bytes(pids: Sequence[int], scratch: int | None) -> int:
+    """What processes hold in memory and no file backs: private pages, shared pages, files in memory.
+
+    `scratch` is a descriptor of the file system in memory that they write to. What of it is mapped counts once.
+    """
+    private = shared = 0
+    for pid in pids:
+        with suppress(OSError):  # it has ended
+            text = Path(f"/proc/{pid}/status").read_text()
+            fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+            private += int(fields.get("RssAnon", "0").split()[0]) << 10
+            shared += int(fields.get("RssShmem", "0").split()[0]) << 10
+    files = sum(size for target, size in unlinked(pids) if target.startswith("/memfd:"))
+    if scratch is not None:
+        use = os.fstatvfs(scratch)
+        files += (use.f_blocks - use.f_bfree) * use.f_frsize
+    return private + max(shared, files)
+
+
+def unlinked(pids: Sequence[int]) -> list[tuple[str, int]]:
+    """(former path, bytes) of each file that processes hold open though it has no name any more: no walk finds it."""
+    found: dict[tuple[int, int], tuple[str, int]] = {}
+    for pid in pids:
+        with suppress(OSError):
+            for entry in os.scandir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    status = entry.stat()
+                    if status.st_nlink == 0 and stat.S_ISREG(status.st_mode):
+                        found[status.st_dev, status.st_ino] = (str(Path(entry.path).readlink()), status.st_blocks << 9)
+    return list(found.values())

@@ -79,7 +79,14 @@ def train_here(order: Order, settings: Settings, use: Callable[[Trained], R], sa
                 cancelled=never,
             )
             say("training")
-            run = train(order, workspace, spaces=spaces, user=settings.runner.user, cancelled=never)
+            run = train(
+                order,
+                workspace,
+                spaces=spaces,
+                user=settings.runner.user,
+                disk_mib=settings.runner.disk_mib,
+                cancelled=never,
+            )
             if not run.completed:
                 raise TrainingFailed(f"the training did not complete: {run.reason}", code=run.reason_code)
             return use(Trained(order, run, workspace))

@@ -44,6 +44,7 @@ class Place:
     datasets: tuple[str, ...]
     bucket: str
     slots: int
+    disk_mib: int
     user: str | None = None
     directory: Path | None = None
     container_digest: str | None = None
@@ -94,7 +95,14 @@ class Runner:
         try:
             if not ready:
                 self._prepare(task.order, workspace, item.cancelled)
-            run = train(task.order, workspace, spaces=self._spaces, user=self._place.user, cancelled=item.cancelled)
+            run = train(
+                task.order,
+                workspace,
+                spaces=self._spaces,
+                user=self._place.user,
+                disk_mib=self._place.disk_mib,
+                cancelled=item.cancelled,
+            )
             return self._publish(task, run, workspace, item.cancelled)
         except TrainingFailed as error:
             return _failed(error)
@@ -158,7 +166,7 @@ class Runner:
         workspace.make()
         workspace.code.mkdir()
         workspace.hyperparams.write_text("{}", encoding="utf-8")
-        limits = Limits(time_limit_s=60, memory_mib=512, cpu_millis=1000, file_bytes=1 << 20)
+        limits = Limits(time_limit_s=60, memory_mib=512, cpu_millis=1000, disk_mib=1024)
         env = sandbox.environment(
             home=workspace.home,
             output=workspace.output,

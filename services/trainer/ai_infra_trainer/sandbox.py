@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final
 
+from ai_infra_trainer.disk import DiskWatch
 from ai_infra_trainer.exceptions import RunnerUnfit, TrainingFailed
 
 FIRST_UID: Final = 62_000  # in no distribution's range for people or services, and below nobody (65534)
@@ -47,12 +48,12 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a training may use. `cpu_millis`: thousandths of a core; `file_bytes`: the largest single file."""
+    """What a training may use. `cpu_millis`: thousandths of a core; `disk_mib`: all of its files together."""
 
     time_limit_s: int
     memory_mib: int
     cpu_millis: int
-    file_bytes: int
+    disk_mib: int
 
     @property
     def threads(self) -> int:
@@ -62,7 +63,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a training ended. `stopped`: None (by itself), time_limit, memory_limit, cancelled or not_started."""
+    """How a training ended. `stopped`: None (by itself), {time,memory,disk}_limit, cancelled or not_started."""
 
     started: datetime
     ended: datetime
@@ -191,15 +192,21 @@ def run(
         launcher.stdin.flush()
         reader = _LogReader(launcher.stdout, log)
         reader.start()
+        disk = DiskWatch(workspace, launcher.pid, limits.disk_mib << 20)
+        disk.start()
         over = threading.Event()
-        threading.Thread(target=_let_go, args=(launcher, cancelled, over, limits.time_limit_s), daemon=True).start()
+        unwanted = (cancelled, disk.full)
+        threading.Thread(target=_let_go, args=(launcher, unwanted, over, limits.time_limit_s), daemon=True).start()
         line = outcomes.readline()
         over.set()
+        disk.end()
         reader.join()
         launcher.wait()
     if not line:
         raise RunnerUnfit(f"the launcher ended with {launcher.returncode} and no outcome: {reader.last_line}")
     outcome = json.loads(line)
+    if outcome["stopped"] == "cancelled" and disk.full.is_set():
+        outcome["stopped"] = "disk_limit"
     return Ended(
         started=_moment(outcome["started"]),
         ended=_moment(outcome["ended"]),
@@ -216,13 +223,13 @@ def run(
 
 
 def _let_go(
-    launcher: subprocess.Popen[bytes], cancelled: threading.Event, over: threading.Event, time_limit_s: int
+    launcher: subprocess.Popen[bytes], unwanted: Sequence[threading.Event], over: threading.Event, time_limit_s: int
 ) -> None:
-    """Close the lifeline when the work is cancelled; kill a launcher that outlives every limit."""
+    """Close the lifeline when an event says that the training must end; kill a launcher that outlives every limit."""
     left = time_limit_s + LAUNCHER_GRACE_SECONDS
     while not over.wait(0.1):
         left -= 0.1
-        if cancelled.is_set() and launcher.stdin is not None and not launcher.stdin.closed:
+        if any(event.is_set() for event in unwanted) and launcher.stdin is not None and not launcher.stdin.closed:
             launcher.stdin.close()
             left = min(left, LAUNCHER_GRACE_SECONDS)
         if left <= 0:
@@ -251,7 +258,7 @@ def _rlimits(limits: Limits, who: Identity) -> dict[str, int]:
         "RLIMIT_CORE": 0,
         "RLIMIT_CPU": limits.time_limit_s * limits.threads + 60,
         "RLIMIT_DATA": limits.memory_mib << 20,
-        "RLIMIT_FSIZE": limits.file_bytes,
+        "RLIMIT_FSIZE": limits.disk_mib << 20,
         "RLIMIT_NOFILE": MAX_OPEN_FILES,
     }
     if who.uid is not None:  # counted for the whole user, so only where the training has one of its own

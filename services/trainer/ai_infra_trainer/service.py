@@ -69,6 +69,7 @@ def assemble(settings: Settings) -> tuple[Service, Runner]:
         datasets=settings.runner.allowed_datasets,
         bucket=settings.objects.models_bucket,
         slots=settings.runner.slots,
+        disk_mib=settings.runner.disk_mib,
         user=settings.runner.user,
         directory=settings.runner.work_dir,
         container_digest=settings.runner.container_digest,

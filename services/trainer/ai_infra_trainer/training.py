@@ -26,7 +26,6 @@ from ai_infra_trainer.state import Order
 from ai_infra_trainer.workspaces import Workspace, Workspaces
 
 MAX_DATASET_BYTES: Final = 64 << 30
-MAX_OUTPUT_BYTES: Final = 16 << 30
 MAX_METRICS: Final = 64
 MAX_METRICS_BYTES: Final = 16 << 10
 LOG_FILE: Final = "training.log"
@@ -76,14 +75,20 @@ def prepare(
 
 
 def train(
-    order: Order, workspace: Workspace, *, spaces: Workspaces, user: str | None, cancelled: threading.Event
+    order: Order,
+    workspace: Workspace,
+    *,
+    spaces: Workspaces,
+    user: str | None,
+    disk_mib: int,
+    cancelled: threading.Event,
 ) -> Run:
     """Run the training in a prepared workspace. What the training does wrong is in the result; Cancelled is raised."""
     limits = Limits(
         time_limit_s=order.time_limit_s,
         memory_mib=order.memory_mib,
         cpu_millis=order.cpu_millis,
-        file_bytes=MAX_OUTPUT_BYTES,
+        disk_mib=disk_mib,
     )
     env = sandbox.environment(
         home=workspace.home,
@@ -114,7 +119,7 @@ def train(
         try:
             metrics = read_metrics(workspace)
             tar = workspace.private / "artifact.tar"
-            packed = pack(workspace.output, tar, max_bytes=MAX_OUTPUT_BYTES, owner=who.uid)
+            packed = pack(workspace.output, tar, max_bytes=disk_mib << 20, owner=who.uid)
         except BadOutput as error:
             return Run(ended, environment, None, {}, error.code, str(error))
     return Run(ended, environment, packed, metrics, "", "")
@@ -128,6 +133,8 @@ def _verdict(ended: Ended, limits: Limits) -> tuple[str, str]:
         return "time_limit", f"still running after its {limits.time_limit_s} s{words}"
     if ended.stopped == "memory_limit":
         return "memory_limit", f"used more than its {limits.memory_mib} MiB of memory{words}"
+    if ended.stopped == "disk_limit":
+        return "disk_limit", f"its files took more than {limits.disk_mib} MiB of the disk{words}"
     if ended.stopped == "not_started":
         return "bad_command", f"the training command could not be started: {ended.error}"
     if code is None or code < 0:

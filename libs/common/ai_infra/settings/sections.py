@@ -318,6 +318,12 @@ class Runner(Section):
     work_dir: Annotated[Path | None, Variables("AI_INFRA_RUNNER_DIR")] = Field(
         default=None, description="Where trainings work; a temporary directory where not set."
     )
+    disk_mib: Annotated[int, Variables("AI_INFRA_RUNNER_DISK_MIB")] = Field(
+        default=16_384,
+        ge=64,
+        description="Most that the files of one training may take of the disk, MiB. Its code and datasets before it, "
+        "and its packed artifact after it, come on top.",
+    )
     slots: Annotated[int, Variables("AI_INFRA_RUNNER_SLOTS")] = Field(
         default=2, ge=1, le=256, description="Trainings at a time in one process."
     )
