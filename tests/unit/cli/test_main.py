@@ -84,6 +84,21 @@ def test_an_unknown_command_and_a_wrong_option_are_usage_errors(run: Run) -> Non
     assert json.loads(err)["error"]["code"] == "usage"
 
 
+def test_wrong_usage_is_one_line_that_says_where_the_right_one_is(run: Run) -> None:
+    code, out, err = run("lag", "--nope")
+    assert (code, out) == (2, "")
+    assert err == "error: No such option: --nope. See: ai-infra lag --help\n"
+
+
+def test_a_command_that_needs_an_extra_says_which_one_to_install(run: Run) -> None:
+    def asks_postgres() -> None:
+        raise ModuleNotFoundError("No module named 'psycopg.rows'", name="psycopg.rows")
+
+    code, _, err = run("asks", plugged={"x": {"asks": asks_postgres}})
+    assert code == 1
+    assert err == "error: for this command psycopg is not installed: pip install 'ai-infra[cli]'\n"
+
+
 def test_what_cannot_be_loaded_is_named_where_it_is_missed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "_broken", {"trainer": "ImportError: no psutil"})
     _, _, err = run("jobs")

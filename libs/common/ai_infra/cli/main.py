@@ -61,6 +61,8 @@ _KNOWN: Final[tuple[tuple[str, str, str], ...]] = (
     ("rebuild", "rebuild", "Rebuild the registry from the archive; prove parity."),
 )
 _SUMMARY: Final = "ai_infra.summary"
+# What an installation without extras does not have, and the extra that brings it.
+_EXTRA_OF: Final[Mapping[str, str]] = {"boto3": "cli", "botocore": "cli", "psycopg": "cli", "psutil": "trainer"}
 _HELP: Final = {name: text for name, _, text in _KNOWN}
 _MODULES: Final = {name: f"{__package__}.{module}" for name, module, _ in _KNOWN}
 # Of these there is one source, so nothing else has to be loaded to run them.
@@ -89,7 +91,7 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and _find(args[0]) is None and _broken:
             why = "; ".join(f"{service}: {error}" for service, error in _broken.items())
-            raise _UsageError(f"no command {args[0]!r} here. Services whose commands can't be loaded: {why}", ctx=ctx)
+            raise _UsageError(f"no command {args[0]!r} here; these services' commands can't be loaded: {why}", ctx=ctx)
         return super().resolve_command(ctx, args)
 
 
@@ -142,8 +144,15 @@ def _plugged() -> Mapping[str, Mapping[str, Any]]:
                 _loaded[entry.name] = dict(entry.load())
             except Exception as error:  # noqa: BLE001 - one service that can't be loaded must not take all others along
                 _loaded[entry.name] = {}
-                _broken[entry.name] = f"{type(error).__name__}: {error}"
+                _broken[entry.name] = _missing(error) or f"{type(error).__name__}: {error}"
     return _loaded
+
+
+def _missing(error: BaseException) -> str | None:
+    """What to install, where an error says that a part of an extra isn't there."""
+    module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    extra = _EXTRA_OF.get(module)
+    return None if extra is None else f"{module} is not installed: pip install 'ai-infra[{extra}]'"
 
 
 def program() -> Any:
@@ -179,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if as_json:
             print_error(AiInfraError(wrong.format_message(), code="usage"), json=True)
         else:
-            wrong.show()
+            _show_usage(wrong)
         sys.exit(wrong.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
@@ -192,12 +201,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         print_error(error, json=as_json)
         sys.exit(1)
     except Exception as error:  # the last net: a line for people, the trace for who asks for it
+        if (missing := _missing(error)) is not None:
+            print_error(AiInfraError(f"for this command {missing}", code="extra_missing"), json=as_json)
+            sys.exit(1)
         if os.environ.get("AI_INFRA_LOG_LEVEL", "").lower() == "debug":
             raise
         print_error(error, json=as_json)
         if not as_json:
             sys.stderr.write("This is a fault of ours. AI_INFRA_LOG_LEVEL=debug shows where.\n")
         sys.exit(1)
+
+
+def _show_usage(wrong: Any) -> None:
+    """One line for wrong usage, and where the right one is; a group without a command shows its help."""
+    context = getattr(wrong, "ctx", None)
+    message = wrong.format_message().rstrip()
+    if context is None or type(wrong).__name__ == "NoArgsIsHelpError":
+        wrong.show()
+        return
+    stop = "" if message.endswith((".", "?", "!")) else "."
+    print_error(AiInfraError(f"{message}{stop} See: {context.command_path} --help", code="usage"), json=False)
 
 
 def _quiet_logging() -> None:

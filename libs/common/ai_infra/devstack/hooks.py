@@ -13,7 +13,6 @@ from typing import Final
 from ai_infra.bus.announce import publish_keyring
 from ai_infra.bus.kafka.topics import create_topics
 from ai_infra.devstack.progress import Progress
-from ai_infra.objects.buckets import ensure_buckets
 from ai_infra.settings import Settings, load_settings
 from ai_infra.trust.init import init_keys
 
@@ -30,6 +29,8 @@ def initialise_keys(keys: Path, progress: Progress) -> None:
 
 def furnish(settings: Settings, progress: Progress) -> None:
     """Create topics, publish the keyring, create buckets and tables, for the running stack that `settings` name."""
+    from ai_infra.objects.buckets import ensure_buckets  # boto3: an extra that a producer's installation doesn't have
+
     progress("creating topics …")
     create_topics(settings)
     progress("publishing the keyring …")
