@@ -61,6 +61,39 @@ def test_a_table_in_a_pipe_is_not_cut_at_80_columns(capsys: pytest.CaptureFixtur
     assert f"{'x' * 90}  {'y' * 90}" in capsys.readouterr().out
 
 
+ID = "01a1fe9a-ee20-7232-9144-e79b7e55ee1a"
+
+
+def test_a_row_in_a_pipe_is_one_line_without_padding(capsys: pytest.CaptureFixture[str]) -> None:
+    show([], json=False, table=rows(("id", "what", "when"), [(ID, "word " * 100, THING.when), ("x", "", None)]))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[1].endswith("2026-01-02T03:04:05Z")
+    assert lines[2] == "x"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_no_width_breaks_an_id_or_the_name_of_a_column(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    show([], json=False, table=rows(("promotion", "artifact", "asked by"), [(ID, ID, "orchestrator"), (ID, ID, "x")]))
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.count(ID) for line in lines) == 4
+    assert any("asked by" in line for line in lines)
+    assert max(map(len, lines)) <= columns
+
+
+def test_a_long_text_wraps_and_leaves_its_neighbours_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    show([], json=False, table=rows(("where", "what"), [("trainer at 2 o'clock", "one two " * 20)]))
+    first, second, *_ = capsys.readouterr().out.splitlines()[1:]
+    assert first.startswith("trainer at 2 o'clock  one two")
+    assert second.startswith(" " * 22 + "one two")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.42, "0.4 s"), (12, "12 s"), (300, "5 min"), (9000, "2 h"), (200_000, "2 d")]
 )

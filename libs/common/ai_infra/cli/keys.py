@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from ai_infra.cli.keyring_changes import commit, key_material, keys_directory, pairs, publish_keyrings, with_directory
-from ai_infra.cli.output import Json, note, progress, rows, show
+from ai_infra.cli.output import Json, cell_text, note, progress, rows, show
 from ai_infra.errors import AiInfraError, ConfigurationError
 from ai_infra.settings import ENVIRONMENTS, load_settings
 from ai_infra.trust import changes
@@ -335,8 +335,9 @@ def try_configured(
 def export_signers(
     out: Annotated[Path | None, typer.Option("--out", help="File to write; standard output where not given.")] = None,
     directory: Dir = None,
+    json: Json = False,
 ) -> None:
-    """Write the signers file of the Kernel's verifiers: public keys by signer id."""
+    """Write the signers file of the Kernel's verifiers: public keys by signer id. Always JSON."""
     settings = load_settings()
     text = signers_file(load_keyrings(keys_directory(settings, directory)).latest)
     if out is None:
@@ -368,6 +369,6 @@ def _state(keyring: Keyring, key: Key, now: int) -> str:
     if (revocation := keyring.revocations.get(key.id)) is not None:
         return f"revoked: {revocation.reason}"
     if key.not_after is not None:
-        day = datetime.fromtimestamp(key.not_after / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+        day = cell_text(datetime.fromtimestamp(key.not_after / 1000, UTC))
         return f"retires {day}" if key.not_after > now else f"retired {day}"
     return "counts"

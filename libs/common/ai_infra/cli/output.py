@@ -7,7 +7,9 @@ Nothing here decides what is shown.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json as jsonlib
+import os
 import sys
 import threading
 from base64 import b64encode
@@ -25,7 +27,9 @@ from ai_infra.errors import AiInfraError
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is written into the log.")]
 
-_PIPE_WIDTH: Final = 200  # a table that goes into a file or a pipe isn't cut at 80 columns
+_PIPE_WIDTH: Final = 10_000  # in a file or a pipe each row is a line, for grep and awk; COLUMNS says otherwise
+_GAP: Final = 2  # blanks between two columns
+_TALL: Final = 5  # lines of one cell, beyond which a table is harder to read than a record for each row
 _QUIET_SECONDS: Final = 2.0  # what takes longer says what it's doing
 
 Renderable = Any  # what rich can print; rich itself is imported only when something is shown
@@ -43,7 +47,12 @@ def show(data: Any, *, json: bool, table: Renderable | Callable[[], Renderable] 
     if isinstance(rendered, str):
         sys.stdout.write(rendered.rstrip("\n") + "\n")
         return
-    _console(sys.stdout).print(rendered)
+    if sys.stdout.isatty():
+        _console(sys.stdout).print(rendered)
+        return
+    text = io.StringIO()
+    _console(text).print(rendered)
+    sys.stdout.writelines(line.rstrip() + "\n" for line in text.getvalue().splitlines())
 
 
 def show_line(data: Any, *, json: bool, text: str) -> None:
@@ -54,16 +63,65 @@ def show_line(data: Any, *, json: bool, text: str) -> None:
 
 
 def rows(columns: Sequence[str], content: Iterable[Sequence[Any]], *, title: str | None = None) -> Renderable:
-    """A table with headings. Cells are shown as text: None as nothing, times in UTC; markup in them is left alone."""
-    from rich.table import Table
+    """A table with headings. Cells are shown as text: None as nothing, times in RFC 3339, UTC; markup in
+    them is left alone.
+
+    Where it's too narrow for a table that breaks no word, which an id is, each row is shown as a record of its own.
+    """
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in content:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell_text(cell)) for cell in row))
-    return table
+    cells = [tuple(cell if isinstance(cell, Text) else Text(cell_text(cell)) for cell in row) for row in content]
+    return _Rows(tuple(columns), cells, title)
+
+
+class _Rows:
+    """A table for whatever width it is shown in."""
+
+    def __init__(self, columns: tuple[str, ...], cells: list[tuple[Any, ...]], title: str | None) -> None:
+        self._columns, self._cells, self._title = columns, cells, title
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        if self._title:
+            yield styled(self._title, "bold")
+        widths = self._widths(options.max_width)
+        if widths is not None:
+            yield self._table(widths)
+            return
+        for number, row in enumerate(self._cells):
+            if number:
+                yield ""
+            yield record({name: cell for name, cell in zip(self._columns, row, strict=True) if cell.plain})
+
+    def _widths(self, width: int) -> list[int] | None:
+        """How wide each column is; None where words would have to be broken, or columns be narrow and long."""
+        columns = [[name, *(row[i].plain for row in self._cells)] for i, name in enumerate(self._columns)]
+        least = [max(_longest(text.split()) for text in column) for column in columns]
+        whole = [max(_longest(text.splitlines()) for text in column) for column in columns]
+        spare = width - _GAP * (len(columns) - 1) - sum(least)
+        if spare < 0:
+            return None
+        # What there is to spare goes to those that want little first: one long text must not wrap all the others.
+        for wanting, (_, i) in enumerate(sorted((whole[i] - least[i], i) for i in range(len(columns)))):
+            more = min(whole[i] - least[i], spare // (len(columns) - wanting))
+            least[i] += more
+            spare -= more
+        return least if all(w <= _TALL * n for w, n in zip(whole, least, strict=True)) else None
+
+    def _table(self, widths: Sequence[int]) -> Any:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+        for column, width in zip(self._columns, widths, strict=True):
+            table.add_column(column, width=width, overflow="fold")
+        for row in self._cells:
+            table.add_row(*row)
+        return table
+
+
+def _longest(texts: Sequence[str]) -> int:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, texts), default=0)
 
 
 def record(fields: Mapping[str, Any], *, title: str | None = None) -> Renderable:
@@ -101,13 +159,15 @@ def cell_text(value: Any) -> str:  # noqa: PLR0911 - one line a type
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if isinstance(value, timedelta):
         return duration(value.total_seconds())
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Enum):
         return str(value.value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {cell_text(v)}" for name, v in value.items())
     if isinstance(value, list | tuple | set | frozenset):
         return ", ".join(cell_text(v) for v in value)
     return str(value)
@@ -201,5 +261,5 @@ def fail(message: str, *, code: str = "failed") -> NoReturn:
 def _console(stream: Any) -> Any:
     from rich.console import Console
 
-    width = None if stream.isatty() else _PIPE_WIDTH
+    width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else _PIPE_WIDTH
     return Console(file=stream, width=width, highlight=False, soft_wrap=False)
