@@ -22,6 +22,7 @@ File = Annotated[Path, typer.Argument(help="Policy document (JSON); - reads stan
 @app.command("show")
 def show_(as_json: Json = False) -> None:
     """The policy in force, and the thresholds that follow from it."""
+    from ai_infra.cli.asking import score
     from ai_infra_promoter.policy import ENVIRONMENTS, threshold_of
 
     policy, default = _in_force()
@@ -33,15 +34,16 @@ def show_(as_json: Json = False) -> None:
             "from": "AI_INFRA_MIN_PROMO_SCORE" if found is None else "policy",
         }
     head = f"Policy version {policy.version}" + (" (built in: nobody has set one)" if policy.version == 0 else "")
-    cells = [(env, t["min_score_e6"], t["from"]) for env, t in thresholds.items()]
+    cells = [(env, score(t["min_score_e6"]), t["from"]) for env, t in thresholds.items()]
     data = {
         "version": policy.version,
         "sha256": policy.sha256,
         "document": policy.document,
         "thresholds": thresholds,
     }
-    table = rows(("environment", "least score, millionths", "set by"), cells)
-    show(data, json=as_json, table=lambda: stack(f"{head}, SHA-256 {policy.sha256}", _text(policy.document), table))
+    table = rows(("environment", "least score", "set by"), cells)
+    document = [_text(policy.document)] if policy.document else []
+    show(data, json=as_json, table=lambda: stack(f"{head}, SHA-256 {policy.sha256}", *document, table))
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ai_infra.cli.asking import find_artifact, reading, score, sentences, speaking
+from ai_infra.cli.asking import facts, find_artifact, named, reading, score, sentences, speaking
 from ai_infra.cli.output import Json, Reason, fail, progress, record, rows, show, stack
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def show_(artifact: Artifact, as_json: Json = False) -> None:
         "manifest signature": row.manifest_signature_id,
         "signed by": row.manifest_signer_id,
         "registered": row.registered_at,
-        **{f"metadata {k}": v for k, v in (row.metadata or {}).items()},
+        **facts(row.metadata),
     }
     parts = [record({k: v for k, v in fields.items() if v not in (None, "", [])})]
     if evaluations:
@@ -120,7 +120,7 @@ def diff(first: Artifact, second: Artifact, as_json: Json = False) -> None:
     sides = [
         {
             **{name: getattr(a, name) for name in _COMPARED},
-            **{f"metadata.{k}": v for k, v in (a.metadata or {}).items()},
+            **facts(a.metadata),
             **({f"hyperparams.{k}": v for k, v in (job.hyperparams or {}).items()} | {"seed": job.seed} if job else {}),
             **{f"score on {k}": v for k, v in scored.items()},
         }
@@ -161,7 +161,11 @@ def revoke(artifact: Artifact, reason: Reason, as_json: Json = False) -> None:
         published = client.revoke_artifact(model=row.model, artifact_id=row.artifact_id, reason=reason)
         by = client.principal
     data = {"artifact_id": row.artifact_id, "model": row.model, "revoked_by": by, "event_id": published.id}
-    show(data, json=as_json, table=f"artifact {row.artifact_id} ({_name(row)}) is revoked by {by}")
+    show(
+        data,
+        json=as_json,
+        table=f"artifact {row.artifact_id} ({_name(row)}) is revoked by {by}",
+    )
 
 
 @app.command()
@@ -199,7 +203,7 @@ def _list(artifacts: list[ArtifactRow], as_json: bool, nothing: str) -> None:
 
 
 def _name(row: ArtifactRow) -> str:
-    return f"{row.model}@{row.version}" if row.version else row.artifact_id
+    return named(row.model, row.artifact_id, row.version)
 
 
 def _tree(row: ArtifactRow, edges: list[EdgeRow], *, down: bool) -> Any:

@@ -100,6 +100,24 @@ def json_object(text: str, what: str) -> Mapping[str, Any]:
     return value
 
 
+def named(model: str, artifact_id: str | None, version: int | None) -> str:
+    """An artifact as commands take it: by model and version, where it has one, else by its id."""
+    return f"{model}@{version}" if version else f"{model}, {artifact_id or 'no artifact'}"
+
+
+def facts(metadata: Mapping[str, Any] | None, name: str = "") -> dict[str, Any]:
+    """An artifact's metadata as names and values; what is kept in millionths as the fraction that it is."""
+    found: dict[str, Any] = {}
+    for key, value in (metadata or {}).items():
+        if isinstance(value, Mapping):
+            found |= facts(value, f"{name}{key} ")
+        elif key.endswith("_e6") and isinstance(value, int):
+            found[f"{name}{key[:-3]}"] = score(value)
+        else:
+            found[f"{name}{key}"] = value
+    return found
+
+
 def score(millionths: int | None) -> str:
     """A score as people read it."""
     return "" if millionths is None else f"{millionths / 1_000_000:.6f}".rstrip("0").rstrip(".")

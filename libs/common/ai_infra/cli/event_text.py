@@ -5,6 +5,7 @@ Shows a record that doesn't verify as well, with why, and never as if it were an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,33 +16,39 @@ from ai_infra.cli.output import Renderable, plain, record, stack, styled
 from ai_infra.cli.reading import Judged
 from ai_infra.events.event import Record
 
-# What tells most about an event of each type, after its model.
+# What tells most about an event of each type, after its model. A phrase whose field is empty is left out.
 _TELLING: Final[Mapping[str, tuple[str, ...]]] = {
-    "job.queued": ("job_id", "code_ref"),
-    "job.cancel_requested": ("job_id", "reason"),
-    "job.status": ("status", "job_id", "reason"),
-    "artifact.produced": ("artifact_id",),
-    "artifact.registered": ("version", "artifact_id"),
-    "artifact.refused": ("reasons", "artifact_id"),
-    "artifact.revoked": ("artifact_id", "reason"),
-    "evaluation.recorded": ("score_e6", "artifact_id", "evaluator"),
-    "promotion.requested": ("target_env", "promotion_id", "artifact_id"),
-    "promotion.approval": ("decision", "approver", "promotion_id"),
-    "promotion.decided": ("status", "target_env", "promotion_id", "reasons"),
-    "rollback.requested": ("target_env", "to_artifact_id", "reason"),
-    "deployment.changed": ("env", "cause", "stable_artifact_id", "candidate_percent"),
-    "canary.status": ("env", "state", "promotion_id", "reason"),
-    "canary.regression": ("env", "promotion_id"),
-    "drift.suggestion": ("env", "reason"),
-    "serving.status": ("env", "state", "replica"),
-    "event.refused": ("service", "event_type", "reasons", "event_id"),
-    "operator.action": ("action", "target", "operator", "reason"),
-    "audit.finding": ("kind", "detail"),
-    "audit.checkpoint": ("log_lane", "size"),
-    "producer.heartbeat": ("producer", "seq"),
-    "signer.changed": ("version", "reason"),
-    "policy.changed": ("version", "reason"),
+    "job.queued": ("job {job_id}", "{code_ref}"),
+    "job.cancel_requested": ("job {job_id}", "{reason}"),
+    "job.status": ("{status}", "job {job_id}", "{reason}"),
+    "artifact.produced": ("artifact {artifact_id}", "job {job_id}"),
+    "artifact.registered": ("version {version}", "artifact {artifact_id}"),
+    "artifact.refused": ("artifact {artifact_id}", "{reasons}"),
+    "artifact.revoked": ("artifact {artifact_id}", "{reason}"),
+    "evaluation.recorded": ("score {score_e6}", "artifact {artifact_id}", "by {evaluator}"),
+    "promotion.requested": ("to {target_env}", "artifact {artifact_id}", "promotion {promotion_id}"),
+    "promotion.approval": ("{decision}", "by {approver}", "promotion {promotion_id}"),
+    "promotion.decided": ("{status}", "to {target_env}", "promotion {promotion_id}", "{reasons}"),
+    "rollback.requested": ("in {target_env}", "to artifact {to_artifact_id}", "{reason}"),
+    "deployment.changed": (
+        "in {env}",
+        "{cause}",
+        "artifact {stable_artifact_id}",
+        "candidate {candidate_artifact_id}",
+    ),
+    "canary.status": ("{state}", "in {env}", "promotion {promotion_id}", "{reason}"),
+    "canary.regression": ("in {env}", "promotion {promotion_id}"),
+    "drift.suggestion": ("in {env}", "{reason}"),
+    "serving.status": ("{state}", "in {env}", "replica {replica}"),
+    "event.refused": ("by {service}", "{event_type} {event_id}", "{reasons}"),
+    "operator.action": ("{action} {target}", "by {operator}", "{reason}"),
+    "audit.finding": ("{kind}", "{detail}"),
+    "audit.checkpoint": ("lane {log_lane}", "size {size}"),
+    "producer.heartbeat": ("{producer}", "seq {seq}"),
+    "signer.changed": ("version {version}", "{reason}"),
+    "policy.changed": ("version {version}", "{reason}"),
 }
+_FIELD: Final = re.compile(r"\{(\w+)\}")
 _JSON_FIELDS: Final = ("_json",)
 _LONG: Final = 4000  # characters of one field that a person is shown
 
@@ -64,13 +71,8 @@ def summary(judged: Judged) -> str:
     if judged.event is None:
         return f"DOES NOT VERIFY: {judged.error.code if judged.error else ''}: {judged.error}"
     body = judged.event.body
-    words = []
-    for name in _TELLING.get(judged.record.topic, ()):
-        value = getattr(body, name, None)
-        if value in (None, "", ()):
-            continue
-        words.append(_brief(name, value))
-    return " ".join(words)
+    phrases = (_phrase(body, phrase) for phrase in _TELLING.get(judged.record.topic, ()))
+    return ", ".join(filter(None, phrases))
 
 
 def line(judged: Judged) -> tuple[str, str, str, str, str, str]:
@@ -79,7 +81,7 @@ def line(judged: Judged) -> tuple[str, str, str, str, str, str]:
     key = (found.key or b"").decode("utf-8", "replace")
     signer = header(found, "signer") or ""
     return (
-        append_time(found).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
+        str(plain(append_time(found))),
         found.topic,
         key,
         signer if judged.event is not None else f"{signer}?",
@@ -88,7 +90,7 @@ def line(judged: Judged) -> tuple[str, str, str, str, str, str]:
     )
 
 
-LINE: Final = ("appended (UTC)", "topic", "model", "signer", "id", "what")
+LINE: Final = ("appended", "topic", "model", "signer", "id", "what")
 
 
 def as_data(judged: Judged) -> dict[str, Any]:
@@ -152,11 +154,18 @@ def in_full(judged: Judged) -> Renderable:
     )
 
 
+def _phrase(body: Any, phrase: str) -> str:
+    values = {name: getattr(body, name, None) for name in _FIELD.findall(phrase)}
+    if any(value in (None, "", ()) for value in values.values()):
+        return ""
+    return phrase.format(**{name: _brief(name, value) for name, value in values.items()})
+
+
 def _brief(name: str, value: Any) -> str:
     if name == "reasons":
         return "; ".join(f"{reason.code}: {reason.detail}" for reason in value)[:160]
     if name.endswith("_e6"):
-        return f"{name[:-3]}={value / 1_000_000:.6g}"
+        return f"{value / 1_000_000:.6g}"
     text = str(plain(value))
     return text if len(text) <= 80 else text[:77] + "…"
 

@@ -248,7 +248,8 @@ def _first_possible(event_id: str) -> int | None:
 
 def _not_found(event_id: str) -> None:
     fail(
-        f"no event {event_id} in Kafka; topics keep events 30 days, the log keeps them all (`ai-infra audit prove`)",
+        f"no event {event_id} in Kafka, where events stay 30 days; ids of events are in `ai-infra events list` "
+        "(a job, an artifact and a promotion have ids of their own)",
         code="not_found",
     )
 
@@ -279,7 +280,7 @@ def _tree(root: Any, judged: dict[str, Judged], marked: str) -> Any:
         text.append(f"{summary(found)} ")
         text.append(f"{after} {header(found.record, 'signer')} {node.id}", style="dim")
         if node.also_from:
-            text.append(f" also from {', '.join(node.also_from)}", style="dim")
+            text.append(f", also from {', '.join(node.also_from)}", style="dim")
         if node.id == marked:
             text.append("  ← this one", style="bold")
         return text, when

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from ai_infra.cli.asking import find_artifact, reading
-from ai_infra.cli.output import note, plain, progress
+from ai_infra.cli.output import Json, note, plain, progress
 
 if TYPE_CHECKING:
     from ai_infra.readmodel import ReadModel
@@ -25,6 +25,7 @@ _MOST: Final = 10_000
 def export_lineage(
     artifact: Annotated[str, typer.Argument(help="Artifact: its id, MODEL@VERSION or MODEL@latest.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; else standard output.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Artifact, its ancestors, datasets, code, job, evaluations, promotions and deployments, with the events behind
     them. Always JSON."""

@@ -149,10 +149,9 @@ def requeue(job_id: JobId, wait: Wait = 0, as_json: Json = False) -> None:
 
 
 @app.command()
-def logs(job_id: JobId) -> None:
+def logs(job_id: JobId, as_json: Json = False) -> None:
     """Print what a training wrote, verified by its checksum."""
     import hashlib
-    import sys
 
     from ai_infra.objects.store import ObjectStore
     from ai_infra.settings import load_settings
@@ -165,7 +164,8 @@ def logs(job_id: JobId) -> None:
         text = store.get(job.log_uri)
     if job.log_sha256 and hashlib.sha256(text).hexdigest() != job.log_sha256:
         fail(f"{job.log_uri} is not the log that the trainer put there: its SHA-256 is another", code="hash_mismatch")
-    sys.stdout.write(text.decode(errors="replace"))
+    said = text.decode(errors="replace")
+    show({"job_id": job_id, "log": said, "uri": job.log_uri, "sha256": job.log_sha256}, json=as_json, table=said)
 
 
 def _submitted(client: Any, job: Any, wait: float, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from ai_infra.cli.asking import find_artifact, find_promotion, reading, score, sentences, speaking
+from ai_infra.cli.asking import find_artifact, find_promotion, named, reading, score, sentences, speaking
 from ai_infra.cli.output import Json, Reason, note, progress, record, rows, show, stack
 
 app = typer.Typer(help="Ask for a promotion, follow it, take it back.", no_args_is_help=True)
@@ -98,11 +98,12 @@ def status(promotion_id: PromotionId, wait: Wait = 0, as_json: Json = False) -> 
             show(_result(result), json=as_json, table=lambda: record(_result(result)))
             return
         steps, approvals = found.promotion_steps(promotion_id), found.approvals(promotion_id)
+        version = found.versions([row.artifact_id]).get(row.artifact_id or "")
     fields = {
         "promotion": row.promotion_id,
         "kind": row.kind,
-        "model": row.model,
-        "artifact": row.artifact_id,
+        "artifact": named(row.model, row.artifact_id, version),
+        "artifact id": row.artifact_id,
         "environment": row.target_env,
         "status": row.status,
         "reasons": sentences(row.reasons),
@@ -138,14 +139,14 @@ def history(
     with reading() as found:
         artifact_id = find_artifact(found, artifact).artifact_id if artifact else None
         promotions = found.promotions(model=model, env=env, status=status, artifact_id=artifact_id, limit=limit)
-    columns = ("promotion", "kind", "model", "environment", "artifact", "status", "asked by", "at", "reasons")
+        versions = found.versions(p.artifact_id for p in promotions)
+    columns = ("promotion", "kind", "artifact", "environment", "status", "asked by", "at", "reasons")
     cells = (
         (
             p.promotion_id,
             p.kind,
-            p.model,
+            named(p.model, p.artifact_id, versions.get(p.artifact_id or "")),
             p.target_env,
-            p.artifact_id,
             p.status,
             p.requested_by,
             p.created_at,

@@ -5,7 +5,7 @@ It must never write. Every answer is bounded: lists take a limit. `None` as a fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final, Self, TypeVar
@@ -107,6 +107,12 @@ class ReadModel:
         """Newest first."""
         where = {"model": model, "status": status, "artifact_sha256": sha256, "job_id": job_id}
         return self._list(ArtifactRow, "artifacts", where, "created_at DESC, artifact_id", limit)
+
+    def versions(self, artifact_ids: Iterable[str | None]) -> dict[str, int]:
+        """The versions of those of these artifacts that have one, by artifact."""
+        query = "SELECT artifact_id, version FROM artifacts WHERE artifact_id = ANY(%s) AND version IS NOT NULL"
+        rows = self._rows(query, (sorted(filter(None, set(artifact_ids))),))
+        return {row["artifact_id"]: row["version"] for row in rows}
 
     def evaluations(self, artifact_id: str, *, limit: int = DEFAULT_LIMIT) -> list[EvaluationRow]:
         """Newest first."""
