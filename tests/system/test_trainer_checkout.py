@@ -96,6 +96,28 @@ def test_a_filter_of_the_repository_is_not_run(repository: Path, tmp_path: Path)
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_few_kilobytes_that_unpack_to_millions_of_files_are_refused(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hashed(lines: str, *command: str) -> str:
+        done = subprocess.run(
+            ["git", *command], cwd=repository, input=lines, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    tree = hashed(
+        "".join(f"100644 blob {hashed('x', 'hash-object', '-w', '--stdin')}\tf{i}\n" for i in "123"), "mktree"
+    )
+    for _ in range(10):
+        tree = hashed("".join(f"040000 tree {tree}\td{i}\n" for i in "123"), "mktree")
+    commit = git(repository, "commit-tree", tree, "-m", "bomb")
+    git(repository, "update-ref", "refs/heads/bomb", commit)
+    monkeypatch.setattr("ai_infra_trainer.checkout.MAX_CODE_BYTES", 4 << 20)
+    with pytest.raises(CodeMismatch) as refused:
+        take(repository, tmp_path, commit, "d1")
+    assert refused.value.code == "code_too_large"
+
+
 def test_a_cancelled_checkout_ends(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     binaries = tmp_path / "bin"
     binaries.mkdir()

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
 from ai_infra.manifest.code_ref import CodeRef
 from ai_infra.manifest.exceptions import BadManifest
+from ai_infra_trainer.disk import on_disk
 from ai_infra_trainer.exceptions import Cancelled, CodeMismatch, RunnerUnavailable
 
 _PLAIN_URL: Final = re.compile(r"^(?:https://[A-Za-z0-9.-]+(?::[0-9]+)?|file://)(?:/[A-Za-z0-9._~+-]+)+/?$")
 _PLAIN_PATH: Final = re.compile(r"^[A-Za-z0-9._@+-]+(?:/[A-Za-z0-9._@+-]+)*$")
 
 FETCH_TIMEOUT_SECONDS: Final = 600.0
+MAX_CODE_BYTES: Final = 8 << 30
+"""History and files of the commit together: a few kilobytes can name trees with billions of files."""
+MAX_GIT_MEMORY_BYTES: Final = 4 << 30
 _UNREACHABLE: Final = re.compile(
     r"could not resolve|unable to access|timed out|connection|early eof|remote end hung up|returned error: 5\d\d", re.I
 )
@@ -70,7 +76,7 @@ def checkout(
         into.mkdir()
         return into
     url = _local_truth(ref.url, repositories)
-    git = _Git(scratch, cancelled)
+    git = _Git(scratch, into, cancelled)
     git.run("init", "--quiet", "--bare", f"--object-format={'sha256' if len(ref.commit) == 64 else 'sha1'}", "repo")
     fetched = git.run("fetch", "--quiet", "--depth=1", "--no-tags", url, ref.commit, check=False)
     if fetched.returncode != 0:
@@ -117,8 +123,9 @@ def _fetch_error(url: str, stderr: str) -> Exception:
 class _Git:
     """git with nothing of this machine's configuration, credentials or hooks."""
 
-    def __init__(self, scratch: Path, cancelled: threading.Event) -> None:
+    def __init__(self, scratch: Path, into: Path, cancelled: threading.Event) -> None:
         self._scratch = scratch
+        self._into = into
         self._cancelled = cancelled
         config = scratch / "gitconfig"
         # `safe.directory`: an allowed local repository may belong to another user than this process.
@@ -157,18 +164,32 @@ class _Git:
             errors="replace",
             start_new_session=True,
         )
-        waited = 0.0
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, (MAX_GIT_MEMORY_BYTES, MAX_GIT_MEMORY_BYTES))
+        begin = time.monotonic()
+        look = begin
         while True:
             try:
                 out, err = process.communicate(timeout=0.5)
                 break
             except subprocess.TimeoutExpired:
-                waited += 0.5
-                if self._cancelled.is_set() or waited > FETCH_TIMEOUT_SECONDS:
+                now = time.monotonic()
+                too_large = False
+                if now >= look:
+                    too_large = on_disk(self._scratch) + on_disk(self._into) > MAX_CODE_BYTES
+                    look = now + 10 * (
+                        time.monotonic() - now
+                    )  # to look costs a small share of the time, not most of it
+                if too_large or self._cancelled.is_set() or now - begin > FETCH_TIMEOUT_SECONDS:
                     os.killpg(process.pid, 9)
                     process.communicate()
                     if self._cancelled.is_set():
                         raise Cancelled("the job was cancelled while its code was fetched") from None
+                    if too_large:
+                        raise CodeMismatch(
+                            f"the code takes more than {MAX_CODE_BYTES} bytes (4096 for each file among it); put data"
+                            " into a dataset",
+                            code="code_too_large",
+                        ) from None
                     raise RunnerUnavailable(
                         f"git {arguments[0]} took more than {FETCH_TIMEOUT_SECONDS:.0f} s", code="code_unavailable"
                     ) from None

@@ -44,7 +44,12 @@ class DiskWatch(threading.Thread):
 def taken(root: Path, pid: int) -> int:
     """Bytes on disk below `root`, and in files that have lost their name and that processes below `pid` still hold."""
     held = sum(size for target, size in unlinked(descendants(pid)) if not target.startswith("/memfd:"))
-    return held + _du("--block-size=1", root) + ENTRY_BYTES * _du("--inodes", root)
+    return held + on_disk(root)
+
+
+def on_disk(root: Path) -> int:
+    """Bytes on disk below `root`, with something for each file and directory."""
+    return _du("--block-size=1", root) + ENTRY_BYTES * _du("--inodes", root)
 
 
 def _du(unit: str, root: Path) -> int:
