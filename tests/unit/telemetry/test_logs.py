@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
-from ai_infra.telemetry.logs import configure_logging, without_secrets
+from ai_infra.telemetry.logs import configure_logging, log_as_a_library, without_secrets
 
 
 def settings(log_format: str = "json", log_level: str = "INFO", replica: int = 0) -> Any:
@@ -88,3 +90,23 @@ def test_a_traceback_shows_no_local_variables(log_format: str) -> None:
         structlog.get_logger("ai_infra.bus").exception("it failed")
     assert "characters are not shown" in out.getvalue()
     assert held not in out.getvalue()
+
+
+def test_a_program_that_uses_the_sdk_gets_warnings_on_stderr_and_nothing_on_stdout() -> None:
+    code = (
+        "import structlog\n"
+        "from ai_infra.telemetry.logs import log_as_a_library\n"
+        "log_as_a_library()\n"
+        "log = structlog.get_logger('ai_infra.somewhere')\n"
+        "log.debug('quiet', detail=1)\n"
+        "log.warning('loud', password='p')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert done.stderr == "event='loud' password='[removed]'\n"
+
+
+def test_a_program_that_configured_its_own_logging_keeps_it() -> None:
+    structlog.configure(processors=[structlog.processors.KeyValueRenderer()])
+    log_as_a_library()
+    assert len(structlog.get_config()["processors"]) == 1

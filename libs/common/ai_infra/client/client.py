@@ -28,6 +28,7 @@ from ai_infra.events.generated import ApprovalDecision, AuditCheckpoint, Environ
 from ai_infra.events.keys import model_of
 from ai_infra.events.lanes import lane_of
 from ai_infra.settings import Settings, load_settings
+from ai_infra.telemetry.logs import log_as_a_library
 from ai_infra.trust.exceptions import NotAllowed
 from ai_infra.trust.open import open_client_signer, open_signer_for
 from ai_infra.trust.session import Session
@@ -52,6 +53,7 @@ class Client(Wishes):
         `key_id` names one key of the keys directory; `speaking` asks for any key at hand that may say that event type.
         Raises ConfigurationError (no broker, no key), UnavailableError (broker or keyring not there).
         """
+        log_as_a_library()
         self.settings = settings
         self._closed = threading.Event()
         self._lock = threading.Lock()

@@ -32,6 +32,7 @@ from ai_infra.devstack.s3 import S3
 from ai_infra.devstack.services import Services, installed_services, replica_name
 from ai_infra.devstack.state import StackState, StateFile, write_private
 from ai_infra.settings import Settings
+from ai_infra.telemetry.logs import log_as_a_library
 
 HOME: Final = ".ai-infra"
 COMPOSE_FILE: Final = "compose.yaml"
@@ -86,6 +87,7 @@ class Stack:
 
     def up(self, progress: Progress = silent) -> StackInfo:
         """Start what doesn't run and furnish it (keys, topics, keyring, buckets, tables); returns when it serves."""
+        log_as_a_library()
         started = time.monotonic()
         with self._alone(progress):
             state = self._state.change(self._initialise)

@@ -101,6 +101,26 @@ def configure_logging(settings: Settings, service: str, *, stream: TextIO | None
     )
 
 
+def log_as_a_library() -> None:
+    """Where the program has not configured structlog: our lines go to the standard library's logging.
+
+    So a program that uses the SDK sees warnings on its stderr, as of any library, and never a line on its stdout,
+    where structlog by itself would write all of them.
+    """
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.processors.format_exc_info,
+            _remove_secrets,
+            structlog.processors.KeyValueRenderer(key_order=["event"]),
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+
+
 def _console(stream: TextIO) -> structlog.dev.ConsoleRenderer:
     # Plain: the rich traceback that structlog prefers shows local variables, and one of them could be a key.
     return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
