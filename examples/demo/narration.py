@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -9,11 +10,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 
 console = Console(highlight=False, soft_wrap=True)
-_PASSWORD = re.compile(r"://([^:@/]+):[^@]+@")  # what is shown must not hold one
+_PASSWORD = re.compile(r"://([^:@/\s]+):[^@\s]+@")  # what is shown must not hold one
 
 
 class DemoError(Exception):
@@ -49,21 +51,42 @@ def fact(name: str, value: object) -> None:
     console.print(f"  [cyan]{name:<22}[/cyan] {value}")
 
 
-def run(arguments: Sequence[str], *, expect_failure: bool = False) -> str:
-    """Runs `ai-infra …` as a person would, shows it and what it prints, and returns that."""
-    shown = _PASSWORD.sub(r"://\1:…@", shlex.join(arguments))
-    console.print(f"$ ai-infra {shown}", style="green", markup=False)
+def run(arguments: Sequence[str], *, expect_failure: bool = False, **settings: str) -> str:
+    """Runs `ai-infra …` as a person would, with these variables set, shows it and what it prints, and returns that."""
+    shown = without_password(
+        shlex.join([*(f"{name}={value}" for name, value in settings.items()), "ai-infra", *arguments])
+    )
+    console.print(f"$ {shown}", style="green", markup=False)
+    width = {"COLUMNS": str(console.width - 2)} if console.is_terminal else {}
     done = subprocess.run(
         [sys.executable, "-m", "ai_infra.cli.main", *arguments],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
+        env=os.environ | settings | width,
     )
     output = (done.stdout + done.stderr).rstrip()
     for line in output.splitlines():
         console.print(f"  {line}", markup=False)
     if (done.returncode != 0) != expect_failure:
         wanted = "a refusal (a non-zero exit)" if expect_failure else "success"
-        raise DemoError(f"`ai-infra {shown}` ended with {done.returncode}; expected {wanted}")
+        raise DemoError(f"`{shown}` ended with {done.returncode}; expected {wanted}")
     return output
+
+
+def without_password(text: str) -> str:
+    return _PASSWORD.sub(r"://\1:…@", text)
+
+
+def suggest(commands: Sequence[tuple[str, str]]) -> None:
+    """Commands that work as they stand here, and what each is for."""
+    programs = str(Path(sys.executable).parent)
+    if programs not in os.environ.get("PATH", "").split(os.pathsep):
+        commands = [(f'export PATH="{programs}:$PATH"', "once in this shell"), *commands]
+    width = max(len(command) for command, _ in commands)
+    for command, why in commands:
+        if width + len(why) + 4 <= console.width:
+            console.print(f"  [green]{command:<{width}}[/green]  {why}")
+        else:
+            console.print(f"  [green]{command}[/green]\n      {why}")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from examples.demo.narration import DemoError, Story, console, fact, run, say
+from examples.demo.narration import DemoError, Story, console, fact, run, say, suggest
 from examples.demo.tampering import tamper
 from examples.digits.evaluate import evaluate_artifact
 
@@ -49,7 +49,7 @@ def tell(story: Story, stack: Stack) -> None:
     with story.step("Start Kafka, Postgres and an S3 server with Object Lock, and the five services"):
         info = stack.up(lambda line: say(f"  {line}"))
         stack.start_services(lambda line: say(f"  {line}"))
-        for name, url in {**info.urls}.items():
+        for name, url in info.urls.items():
             fact(name, url)
     settings = stack.settings()
     with Client(settings) as client:
@@ -79,7 +79,8 @@ def tell(story: Story, stack: Stack) -> None:
                 model=MODEL, artifact_id=first.artifact_id, env="prod", reason="the demo likes it"
             )
             applied = client.wait(promotion)
-            fact("decision", f"{applied.decision.body.status} by {applied.decision.body.verifier_id}")
+            fact("policy", applied.decision.body.verifier_id)
+            fact("decision", applied.decision.body.status)
             fact("serves in prod", f"version {first.version} (deployment {applied.revision})")
     with story.step("Ask what runs, and where it came from"):
         run(["what-ran", MODEL, "--env", "prod"])
@@ -97,18 +98,26 @@ def tell(story: Story, stack: Stack) -> None:
     say(f"[bold]Done in {story.seconds:.0f} s.[/bold] Version {first.version} of {MODEL} serves in prod.")
     say("Everything is left running.")
     say("What to try next:")
-    for command, why in NEXT:
-        console.print(f"  [green]{command:<58}[/green] {why}")
+    suggest(
+        [
+            ("ai-infra status", "how everything is, and what to do next"),
+            (f"ai-infra events list --model {MODEL}", "what was said about the model"),
+            (f"ai-infra events trace {promotion.published.id}", "what followed from asking for this promotion"),
+            (f"ai-infra job logs {first.job_id}", "what the training wrote"),
+            *undo(first.version, versions),
+            ("make demo", "again: other hyperparameters, the next version"),
+            ("make down", "stop everything"),
+        ]
+    )
 
 
-NEXT = (
-    ("ai-infra status", "how everything is, and what to do next"),
-    (f"ai-infra events list --model {MODEL}", "what was said about the model"),
-    ("ai-infra events trace EVENT_ID", "causes and effects of one event, as a tree"),
-    (f"ai-infra promote rollback {MODEL} --env prod --reason why", "go back to the version before"),
-    ("make demo", "again: other hyperparameters, the next version"),
-    ("make down", "stop everything"),
-)
+def undo(version: int, before: int) -> list[tuple[str, str]]:
+    """Going back needs something to go back to."""
+    if before == 0:
+        return []
+    compare = (f"ai-infra artifact diff {MODEL}@{before} {MODEL}@{version}", "what changed since the version before")
+    back = (f"ai-infra promote rollback {MODEL} --env prod --reason why --wait 30", "go back to it")
+    return [compare, back]
 
 
 def train(client: Client, *, strength: float) -> JobResult:

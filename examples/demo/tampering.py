@@ -6,7 +6,6 @@ bucket (a new version over it, which a lock does not forbid; it is removed again
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -39,16 +38,8 @@ def tamper(stack: Stack, settings: Settings, copy_url: str, artifact_uri: str) -
             (lane, lane),
         ).fetchone()
     say(f"  changed who did it, at position {row[0] if row else '?'} of lane {lane}")
-    before = os.environ.get("AI_INFRA_DATABASE_URL")
-    os.environ["AI_INFRA_DATABASE_URL"] = copy_url
-    try:
-        arguments = ["audit", "verify", "--from", "postgres", "--lane", str(lane)]
-        found(run(arguments, expect_failure=True), "changed_row")
-    finally:
-        if before is None:
-            del os.environ["AI_INFRA_DATABASE_URL"]
-        else:
-            os.environ["AI_INFRA_DATABASE_URL"] = before
+    arguments = ["audit", "verify", "--from", "postgres", "--lane", str(lane)]
+    found(run(arguments, expect_failure=True, AI_INFRA_DATABASE_URL=copy_url), "changed_row")
 
     say("One artifact in the bucket:")
     with ObjectStore(settings) as store:
