@@ -53,6 +53,9 @@ def client_config(settings: Settings, what: str, **ours: Any) -> dict[str, Any]:
         "logger": _LIBRARY_LOG,
         "error_cb": on_client_error,
         **settings.kafka.client_config(),
+        # A broker that makes topics for whoever names one would make them with its own number of partitions and without
+        # LogAppendTime: a producer of librdkafka asks for that by default.
+        "allow.auto.create.topics": False,
         **ours,
     }
 
@@ -134,6 +137,10 @@ def transactional_config(settings: Settings, service: str, transactional_id: str
         service,
         **{
             "transactional.id": transactional_id,
+            # With all brokers away librdkafka 2.16 forgets them and begins again at the bootstrap servers, but for the
+            # handle of its transaction coordinator: the next send_offsets_to_transaction then never returns. Without
+            # that it finds the same brokers again; who moves to others ends its processes.
+            "metadata.recovery.strategy": "none",
             "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
             "message.timeout.ms": TRANSACTION_TIMEOUT_MS,
             "retry.backoff.ms": TRANSACTION_RETRY_MS,
