@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ai_infra.bus.announce import publish_keyring, publish_policy, published_keyrings
 from ai_infra.bus.broadcast import Broadcast
+from ai_infra.bus.kafka.config import producer_config
 from ai_infra.cli.main import main
 from ai_infra.devstack import Stack
 from ai_infra.errors import ConfigurationError
+from ai_infra.events.canonical import sha256_hex
+from ai_infra.events.compose import SignedRecord, compose, uuid7
+from ai_infra.events.generated import PolicyChanged
+from ai_infra.events.lanes import BROADCAST_KEY
 from ai_infra.settings import Settings
 from ai_infra.trust import changes
 from ai_infra.trust.exceptions import KeyringError
 from ai_infra.trust.keyring import Grant
 from ai_infra.trust.keyring_document import sign_keyring
 from ai_infra.trust.keyring_files import load_keyrings, private_key_path
+from ai_infra.trust.session import Session
 from ai_infra.trust.signers import LocalSigner, read_private_key_file
 
 
@@ -121,3 +131,93 @@ def test_a_policy_has_versions_and_is_published_once(settings: Settings, followe
     for wrong in ("not json", "[1]"):
         with pytest.raises(ConfigurationError):
             publish_policy(settings, wrong, "wrong")
+
+
+def test_a_policy_stays_in_force_when_the_key_that_signed_it_is_revoked_later(
+    stack: Stack, settings: Settings, keys: Callable[..., dict[str, Any]], follower: Broadcast
+) -> None:
+    """Whoever starts later must decide by the same policy as those who run."""
+    before = follower.policy
+    keys("new", "leaving-1", "--principal", "leaving", "--kind", "person", "--role", "operator")
+    assert settings.keys.dir is not None
+    seed = read_private_key_file(private_key_path(settings.keys.dir, "leaving-1"))
+    key = base64.b64encode(seed).decode()
+    leaving = stack.settings(AI_INFRA_SIGNER_KEY_B64=key, AI_INFRA_SIGNER_ID="leaving-1")
+    version = publish_policy(leaving, json.dumps({**before.document, "note": "leaving"}), "a test")
+    follower.catch_up(30)
+    keys("revoke", "leaving-1", "--reason", "has left")
+    follower.catch_up(30)
+    with closing(Broadcast(settings, service="test")) as later:
+        later.catch_up(30)
+        assert later.policy == follower.policy
+        assert later.policy.version == version
+    session = Session(LocalSigner("leaving-1", seed), "leaving", ["policy.changed"], lambda: 1)
+    revoked = policy(session, follower.policy.version + 1)
+    send(settings, revoked.topic, revoked.key, revoked.value, revoked.headers)
+    follower.catch_up(30)
+    assert follower.policy.version == version
+    assert publish_policy(settings, json.dumps(dict(before.document)), "as it was") == version + 1
+
+
+def test_junk_that_names_no_keyring_that_exists_waits_nowhere_and_hides_no_policy(
+    settings: Settings, follower: Broadcast
+) -> None:
+    before = follower.policy
+    version = publish_policy(settings, json.dumps({**before.document, "note": "real"}), "a test")
+    follower.catch_up(30)
+    (sound,) = follower.records_of("policy.changed")[-1:]
+    headers = [(name, b"9000" if name == "keyring" else value) for name, value in sound.headers]
+    send(settings, sound.topic, sound.key, sound.value, headers, times=500)
+    assert publish_policy(settings, json.dumps(dict(before.document)), "as it was") == version + 1
+    follower.catch_up(30)
+    assert follower.policy.version == version + 1
+    assert follower._waiting == []
+
+
+@pytest.mark.parametrize("code", [KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.FENCED_LEADER_EPOCH])
+def test_a_broker_that_does_not_lead_its_partitions_yet_is_asked_again(follower: Broadcast, code: int) -> None:
+    """As it is right after topics were made, or after a broker's restart."""
+    asked: list[str] = []
+
+    class NotYet:
+        def __init__(self, consumer: Any) -> None:
+            self._consumer = consumer
+
+        def get_watermark_offsets(self, place: Any, **more: Any) -> Any:
+            asked.append(place.topic)
+            if len(asked) < 3:
+                raise KafkaException(KafkaError(code))
+            return self._consumer.get_watermark_offsets(place, **more)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._consumer, name)
+
+    follower._consumer = NotYet(follower._consumer)  # type: ignore[assignment]  # the fault
+    follower.catch_up(30)
+    assert len(asked) >= 4
+
+
+def policy(session: Session, version: int) -> SignedRecord:
+    """A policy, signed and not sent."""
+    body = PolicyChanged(version=version, policy_json="{}", policy_sha256=sha256_hex(b"{}"), reason="a test")
+    return compose(
+        body,
+        key=BROADCAST_KEY,
+        lane=0,
+        id=uuid7(),
+        time=datetime.now(UTC),
+        source="/tests",
+        subject=None,
+        signer=session.signer_id,
+        keyring=session.keyring,
+        delegation=session.delegation,
+        sign=session.sign,
+    )
+
+
+def send(settings: Settings, topic: str, key: Any, value: Any, headers: Any, times: int = 1) -> None:
+    """Appends a record as it is."""
+    producer = Producer(producer_config(settings, "test"))
+    for _ in range(times):
+        producer.produce(topic, partition=0, key=key, value=value, headers=list(headers))
+    assert producer.flush(30) == 0

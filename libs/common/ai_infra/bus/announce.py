@@ -6,30 +6,28 @@ same again does nothing, and a version that does not follow is refused. Returns 
 
 from __future__ import annotations
 
-import time
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Final
 
 import orjson
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, Message, Producer
 
-from ai_infra.bus.kafka.config import producer_config, reader_config, unavailable
-from ai_infra.bus.kafka.consume import check_message_error, record_from_message
+from ai_infra.bus.broadcast import Broadcast
+from ai_infra.bus.kafka.config import producer_config, unavailable
 from ai_infra.bus.kafka.schema_registry import framing, verifier_for
 from ai_infra.errors import ConfigurationError, UnavailableError
 from ai_infra.events.body import Body
 from ai_infra.events.canonical import canonical_json_numbers, sha256_hex
 from ai_infra.events.compose import SignedRecord, compose, uuid7
 from ai_infra.events.event import Record
-from ai_infra.events.exceptions import EventError
 from ai_infra.events.generated import PolicyChanged, SignerChanged
 from ai_infra.events.lanes import BROADCAST_KEY
 from ai_infra.events.parse import read
 from ai_infra.settings import Settings
-from ai_infra.trust.exceptions import KeyringError, TrustError
 from ai_infra.trust.keyring_files import keyring_texts
 from ai_infra.trust.keyrings import Keyrings
-from ai_infra.trust.open import load_roots, open_signer_for
+from ai_infra.trust.open import open_signer_for
 from ai_infra.trust.session import Session
 
 TIMEOUT_S: Final = 30.0
@@ -67,38 +65,24 @@ def publish_policy(settings: Settings, policy_json: str, reason: str) -> int:
     if not isinstance(document, dict):
         raise ConfigurationError("The policy must be a JSON object.")
     text = canonical_json_numbers(document)
-    keyrings, _ = published_keyrings(settings)
-    verifier = verifier_for(settings, keyrings)
-    version, newest = 0, ""
-    for record in _records(settings, PolicyChanged.TOPIC):
-        try:
-            body = verifier.verify(record, caught_up=True).body
-        except TrustError:  # every reader passes over it, so it counts for nothing
-            continue
-        if isinstance(body, PolicyChanged) and body.version > version:
-            version, newest = body.version, body.policy_sha256
-    if sha256_hex(text) == newest:
-        return version
-    body = PolicyChanged(version=version + 1, policy_json=text.decode(), policy_sha256=sha256_hex(text), reason=reason)
-    _say(settings, body, keyrings)
-    return version + 1
+    with closing(Broadcast(settings, service="announce")) as broadcast:
+        broadcast.catch_up(TIMEOUT_S)
+        known = broadcast.policy
+    if sha256_hex(text) == known.sha256 and known.version:
+        return known.version
+    version = known.version + 1
+    body = PolicyChanged(version=version, policy_json=text.decode(), policy_sha256=sha256_hex(text), reason=reason)
+    _say(settings, body, broadcast.keyrings)
+    return version
 
 
 def published_keyrings(settings: Settings) -> tuple[Keyrings, set[int]]:
     """The keyrings that are published, verified from the pinned roots on, and the versions that were announced by
     somebody who may: only those are entered into the lanes of the log."""
-    keyrings, announced = Keyrings(load_roots(settings)), set[int]()
-    verifier = verifier_for(settings, keyrings)
-    for record in _records(settings, SignerChanged.TOPIC):
-        try:
-            body = read(record, settings.log.lanes).decode()
-            if isinstance(body, SignerChanged):
-                keyrings.accept(body.keyring)
-                verifier.verify(record, caught_up=True)
-                announced.add(body.version)
-        except (EventError, KeyringError, TrustError):  # every reader passes over it
-            continue
-    return keyrings, announced
+    with closing(Broadcast(settings, service="announce")) as broadcast:
+        broadcast.catch_up(TIMEOUT_S, keyring=False)
+        bodies = [read(record, 1).decode() for record in broadcast.records_of(SignerChanged.TOPIC)]
+    return broadcast.keyrings, {body.version for body in bodies if isinstance(body, SignerChanged)}
 
 
 def _texts_in_directory(settings: Settings) -> list[str]:
@@ -164,26 +148,3 @@ def _produce(settings: Settings, signed: SignedRecord) -> None:
         raise UnavailableError(
             f"Kafka did not acknowledge {signed.topic} within {TIMEOUT_S:.0f} s; is the broker there?"
         )
-
-
-def _records(settings: Settings, topic: str) -> list[Record]:
-    """Everything on a broadcast topic, as of now."""
-    reader = Consumer(reader_config(settings, "announce"))
-    try:
-        reader.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
-        records: list[Record] = []
-        deadline = time.monotonic() + TIMEOUT_S
-        while time.monotonic() < deadline:
-            for message in reader.consume(100, timeout=0.2):
-                error = message.error()
-                if error is None:
-                    records.append(record_from_message(message))
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    return records
-                else:
-                    check_message_error(error, "announce")
-    except KafkaException as error:
-        raise unavailable(f"reading {topic}", error) from error
-    finally:
-        reader.close()
-    raise UnavailableError(f"{topic} was not read to its end within {TIMEOUT_S:.0f} s; is the broker there?")

@@ -5,6 +5,7 @@ Safe to use from several threads. What does not verify never reaches who asked f
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import Any, Final
@@ -28,6 +29,7 @@ class Gate:
         self._lock = threading.Lock()
         self._broadcast = Broadcast(settings, service="client")
         self._followed = time.monotonic()
+        self._looked = 0.0  # when the last look to the ends of the broadcast topics began
         try:
             self._broadcast.catch_up(timeout)
         except BaseException:
@@ -44,15 +46,23 @@ class Gate:
         """The newest policy known."""
         return self._broadcast.policy
 
-    def verify(self, record: Record) -> Event[Any]:
-        """The event in a record. Raises TrustError or EventError."""
+    def verify(self, record: Record, taken: float = math.inf) -> Event[Any]:
+        """The event in a record. Raises TrustError or EventError.
+
+        `taken`: when it was there already, by time.monotonic; without it, only a look from now on serves it.
+        """
         with self._lock:
             self._follow()
             verifier = self._broadcast.verifier
             try:
                 return verifier.verify(record)
             except AwaitKeyring:
-                self._broadcast.catch_up(CATCH_UP_SECONDS)
+                # Who signed with a keyring had read it: it is on its topic by now, or nowhere. One look serves all that
+                # was taken before it, so that junk which names none that exists costs no look for each record.
+                if self._looked <= taken:
+                    looked = time.monotonic()
+                    self._broadcast.catch_up(CATCH_UP_SECONDS)
+                    self._looked = looked
                 return verifier.verify(record, caught_up=True)
 
     def follow(self) -> None:

@@ -57,8 +57,8 @@ class Reader:
         deadline = time.monotonic() + timeout
         while True:
             left = deadline - time.monotonic()
-            messages = self._consume(max(0.0, min(_POLL, left)))
-            events = [event for message in messages if (event := self._event(message)) is not None]
+            messages, taken = self._consume(max(0.0, min(_POLL, left))), time.monotonic()
+            events = [event for message in messages if (event := self._event(message, taken)) is not None]
             if events or left <= 0:
                 return events
             self._gate.follow()
@@ -88,7 +88,7 @@ class Reader:
             except KafkaException as error:
                 raise unavailable("reading the log", error) from None
 
-    def _event(self, message: Any) -> Event[Any] | None:
+    def _event(self, message: Any, taken: float) -> Event[Any] | None:
         error = message.error()
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:
@@ -100,7 +100,7 @@ class Reader:
         record = record_from_message(message)
         self._positions[record.topic, record.partition] = record.offset + 1
         try:
-            return self._gate.verify(record)
+            return self._gate.verify(record, taken)
         except (EventError, TrustError) as refused:
             self.refused += 1
             log.warning(

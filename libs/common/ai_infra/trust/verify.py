@@ -67,8 +67,8 @@ class Verifier:
         self._vouchers: OrderedDict[bytes, Voucher] = OrderedDict()
         self._vouchers_version = 0
 
-    def verify(self, record: Record, *, caught_up: bool = False) -> Event[Body]:
-        """The event in a record.
+    def verify(self, record: Record, *, caught_up: bool = False, by: Keyring | None = None) -> Event[Body]:
+        """The event in a record, judged by the newest keyring (`by`: by this one).
 
         Raises TrustError, whose `code` says what is wrong; AwaitKeyring where the event names a newer keyring than
         we know: read the broadcast topic to its end as of now and ask again with `caught_up=True`, after which a
@@ -80,7 +80,7 @@ class Verifier:
         except EventError as error:
             raise Unverifiable(error.message, code=error.code) from error
         attributes = unverified.attributes
-        keyring = self.keyrings.latest
+        keyring = by if by is not None else self.keyrings.latest
         if attributes.keyring > keyring.version:
             if not caught_up:
                 raise AwaitKeyring(attributes.keyring, keyring.version)

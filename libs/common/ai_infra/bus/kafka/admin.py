@@ -44,7 +44,7 @@ Partition = tuple[str, int]
 """Topic and partition."""
 
 TIMEOUT: Final = 15.0  # seconds that a request may take; a broker that is starting needs a few
-_BETWEEN_ATTEMPTS: Final = 0.1
+BETWEEN_ATTEMPTS: Final = 0.1  # seconds
 _UNREACHABLE: Final = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN})
 _HAS_MEMBERS: Final = frozenset(
     {
@@ -55,7 +55,7 @@ _HAS_MEMBERS: Final = frozenset(
         KafkaError.REBALANCE_IN_PROGRESS,
     }
 )
-_LEADER_MOVED: Final = frozenset(
+LEADER_MOVED: Final = frozenset(
     {
         KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.UNKNOWN_LEADER_EPOCH,
@@ -278,7 +278,7 @@ class KafkaAdmin:
                     raise unavailable(doing, error) from None
             except TimeoutError:
                 raise no_broker(self._settings, doing) from None
-            time.sleep(_BETWEEN_ATTEMPTS)  # between two questions
+            time.sleep(BETWEEN_ATTEMPTS)  # between two questions
 
     def _configs(self, kind: ResourceType, names: Sequence[str]) -> dict[str, dict[str, str]]:
         if not names:
@@ -320,14 +320,14 @@ class KafkaAdmin:
                     raise no_broker(self._settings, "reading offsets")
             except KafkaUnavailableError as error:
                 cause = error.__context__
-                if not isinstance(cause, KafkaException) or cause.args[0].code() not in _LEADER_MOVED:
+                if not isinstance(cause, KafkaException) or cause.args[0].code() not in LEADER_MOVED:
                     raise
                 if time.monotonic() > deadline:
-                    raise no_broker(self._settings, "reading offsets") from None
+                    raise
                 # An admin client keeps the leader epochs that it has once seen, for minutes after a broker's restart,
                 # and asks with them in vain (librdkafka 2.16). A new one asks anew.
                 self._client = AdminClient(client_config(self._settings, "admin"))
-            time.sleep(_BETWEEN_ATTEMPTS)  # between two questions
+            time.sleep(BETWEEN_ATTEMPTS)  # between two questions
 
     @contextmanager
     def _as_group(self, group: str, doing: str) -> Iterator[Consumer]:
@@ -359,7 +359,7 @@ class KafkaAdmin:
             except KafkaException as error:
                 if error.args[0].code() not in _COORDINATOR_MOVING or time.monotonic() > deadline:
                     raise
-            time.sleep(_BETWEEN_ATTEMPTS)  # between two questions
+            time.sleep(BETWEEN_ATTEMPTS)  # between two questions
 
     def _wait(self, future: Future[T], doing: str) -> T:
         try:
