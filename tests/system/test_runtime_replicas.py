@@ -5,12 +5,15 @@ from __future__ import annotations
 import signal
 import time
 
-from tests.system.bus_bench import RETRY, SECONDS, Bench, check_sequences, until
+import pytest
+from tests.system.bus_bench import GROUP, NAME, RETRY, SECONDS, Bench, check_sequences, until
 from tests.system.bus_service import service
 
+from ai_infra.bus import gauges, runtime
 from ai_infra.bus.kafka.consume import LostOffsetsError
 from ai_infra.events.event import Record
 from ai_infra.events.generated import EvaluationRecorded, PromotionRequested
+from ai_infra.telemetry import metrics
 
 
 def test_two_replicas_count_each_event_once_while_a_third_comes_and_is_killed(bench: Bench) -> None:
@@ -79,6 +82,34 @@ def test_a_replica_with_a_part_of_a_lane_stands_still_there_and_says_so(bench: B
     bench.working(new)
     until(lambda: new.ready()[0] == 200, "it is ready once the lanes are whole")
     assert len(bench.await_said(len(models))) == len(models)
+
+
+def test_of_lanes_that_have_gone_a_process_shows_nothing_any_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a halt that was resumed elsewhere would alarm for ever, and so would an old lag."""
+    monkeypatch.setattr(gauges, "LAG_SECONDS", 0.1)
+    monkeypatch.setattr(runtime, "HOUSEKEEPING_SECONDS", 0.1)
+
+    def shown() -> set[str]:
+        return {
+            sample.name
+            for gauge in (metrics.BUS_LANE_HALTED, metrics.BUS_LANE_DELAY, metrics.BUS_STATE_RECORDS)
+            for sample in next(iter(gauge.collect())).samples
+            if sample.labels["service"] == NAME
+        } | {
+            sample.name
+            for sample in next(iter(metrics.KAFKA_CONSUMER_LAG.collect())).samples
+            if sample.labels["group"] == GROUP
+        }
+
+    replica = bench.replica()
+    bench.working(replica)
+    bench.ask(bench.model(), "count")
+    until(lambda: len(shown()) == 4, "all of them are shown")
+    replica.stop()
+    bench.replicas.remove(replica)
+    assert shown() == set()
 
 
 def test_a_signal_ends_the_batch_commits_it_and_leaves_the_group_at_once(bench: Bench) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from tests.system.bus_bench import STATE, Bench, Interrupted, check_sequences, until
+from tests.system.bus_bench import NAME, STATE, Bench, Interrupted, check_sequences, until
 from tests.system.bus_service import Fetched, service
 
 from ai_infra.bus import runtime, workers
 from ai_infra.bus.decision import WorkItem
+from ai_infra.bus.halts import CONSECUTIVE_FAILURES
 from ai_infra.errors import AiInfraError
 
 
@@ -136,6 +138,27 @@ def test_a_lane_with_too_much_work_is_paused_until_it_has_room(
     assert len(desk.begun) == 1
     desk.open.set()
     assert [e.body.phase for e in bench.await_said(60, model)] == list(range(1, 61))
+
+
+def test_a_result_for_a_halted_lane_waits_without_turning_the_loop_and_is_not_worked_for_again(
+    bench: Bench, desk: Desk
+) -> None:
+    replica = bench.replica(service(run=desk.of("one")))
+    model = bench.model(0)
+    bench.ask(model, "work:bread", *["fail"] * CONSECUTIVE_FAILURES)
+    until(lambda: "lane 0 halted" in (replica.runtime.check_halts() or "") and desk.begun, "it halts, work under way")
+    desk.open.set()
+    until(lambda: not replica.runtime._workers.busy, "the work is done")
+    turns: list[float] = []
+    each_turn = replica.runtime._each_turn
+    replica.runtime._each_turn = lambda: (turns.append(time.monotonic()), each_turn())[1]
+    until(lambda: turns and turns[-1] - turns[0] > 1.0, "a second has gone by")
+    assert len(turns) < 60, "the loop must wait for input, not for the lane"
+    resumed = bench.cli("groups", "resume", NAME, "--lane", "0", "--reason", "mended")
+    assert resumed.returncode == 0, resumed.stderr
+    [done] = bench.await_said(1, model)
+    assert done.body.reason.endswith(" attempt 1 one")
+    assert len(desk.begun) == 1
 
 
 def test_quick_work_and_what_it_leads_to_are_one_transaction(bench: Bench) -> None:

@@ -46,6 +46,8 @@ class ServiceProcess:
         self.name = name
         self.settings = settings
         self.checks = checks
+        self.liveness: dict[str, Check] = {}
+        """Checks that only a restart of the whole process mends when they fail: `/healthz`."""
         self.keyrings = Keyrings(load_roots(settings))
         self.verifier = verifier_for(settings, self.keyrings)
         self.frame = framing(settings)
@@ -100,12 +102,14 @@ def keep_running(
     """Runs `serve` until `stop` is set, anew after each failure that a new start can mend; returns the exit code."""
     starting = {"starting": lambda: "starting: the broadcast topics are being read"}
     checks: dict[str, Check] = dict(starting)
-    with health_server(name, settings, checks):
+    liveness: dict[str, Check] = {}
+    with health_server(name, settings, checks, liveness):
         wait, keys_were_open = FIRST_WAIT_SECONDS, False
         while not stop.is_set():
             began = time.monotonic()
             try:
                 process = ServiceProcess(name, says, settings, checks)
+                process.liveness = liveness
                 try:
                     checks.pop("starting", None)
                     serve(process, stop)
@@ -124,6 +128,7 @@ def keep_running(
                 log.error("starting anew", service=name, code=error.code, why=str(error), in_seconds=wait)
                 why = f"starting anew after {error.code}: {error}"
                 checks.clear()
+                liveness.clear()
                 checks["starting"] = lambda why=why: why  # type: ignore[misc]  # bound now, called later
                 stop.wait(wait)
                 wait = min(LONGEST_WAIT_SECONDS, wait * 2)
@@ -134,12 +139,15 @@ def keep_running(
     return 0
 
 
-def health_server(name: str, settings: Settings, checks: dict[str, Check]) -> HealthServer:
+def health_server(
+    name: str, settings: Settings, checks: dict[str, Check], liveness: dict[str, Check] | None = None
+) -> HealthServer:
     """The health port of a service, by its settings; not started yet."""
     own = settings.service
     return HealthServer(
         own.http_port,
         checks,
+        liveness=liveness,
         service=name,
         host=own.http_host,
         tls_cert=own.http_tls_cert,

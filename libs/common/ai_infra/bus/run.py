@@ -30,6 +30,7 @@ def run_service(service: Service, settings: Settings, stop: threading.Event) -> 
     def serve(process: ServiceProcess, stop: threading.Event) -> None:
         runtime = build_runtime(service, process)
         process.keys_open = True
+        process.liveness["loop"] = runtime.check_alive
         process.checks.update(
             {
                 "loop": runtime.check_loop,
@@ -63,7 +64,11 @@ def build_runtime(
         policy=lambda: process.broadcast.policy,
     )
     producer = producer or TransactionalProducer(settings, service=service.name)
-    producer.initialise()
+    try:
+        producer.initialise()
+    except BaseException:
+        producer.close()  # who starts anew, and again, must leave no thread behind each time
+        raise
     return Runtime(
         service,
         consumer_config=group_config(settings, group_of(service.name)),

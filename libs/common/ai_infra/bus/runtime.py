@@ -20,9 +20,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from ai_infra.bus.assignment import Assignment
 from ai_infra.bus.batch import Batch
+from ai_infra.bus.gauges import LaneGauges
 from ai_infra.bus.judge import Judge
+from ai_infra.bus.kafka.config import MAX_POLL_INTERVAL_MS
 from ai_infra.bus.kafka.consume import RestartNeededError, check_message_error, record_from_message
 from ai_infra.bus.lane import Lane
+from ai_infra.bus.records import PendingWork
 from ai_infra.bus.restore import Restorer
 from ai_infra.bus.service import QUICK_GRACE_SECONDS, Service
 from ai_infra.bus.transactions import AbortNeededError, TransactionalProducer
@@ -38,7 +41,6 @@ BATCH_RECORDS: Final = 500
 IDLE_SECONDS: Final = 0.2  # how long a turn waits for input when nothing else is to be done
 BUSY_SECONDS: Final = 0.02  # the same while work is out: its result should not wait long
 HOUSEKEEPING_SECONDS: Final = 30.0
-LAG_SECONDS: Final = 5.0
 PENDING_LIMIT: Final = 1_000  # pieces of work a lane may wait for before its input is paused
 
 Place = tuple[str, int]
@@ -67,16 +69,16 @@ class Runtime:
         self._judge = judge
         self._around = surroundings
         self._each_turn = each_turn
+        self._gauges = LaneGauges(service.name, self._group, surroundings.clock)
         self._workers = Workers(service)
         inputs = [*(t.TOPIC for t in service.listens), OperatorAction.TOPIC, f"{service.name}.retry"]  # type: ignore[attr-defined]  # bodies have TOPIC
         self._assignment = Assignment(inputs)
         self._lanes: dict[int, Lane] = {}
         self._positions: dict[Place, int] = {}
         self._paused: set[Place] = set()
-        self._appended: dict[int, int] = {}  # append time (ms) of the last record that this turn took, by lane
-        self._finished: deque[Finished] = deque()
+        self._finished: deque[Finished] = deque()  # to be decided in the next turn
+        self._held: list[Finished] = []  # results of lanes that are halted, until they are resumed or go
         self._house_at = 0.0
-        self._lag_at = 0.0
         self._turned = time.monotonic()
         self._joined = False
         self._unplaced = False  # the next lane cannot be placed yet
@@ -86,6 +88,11 @@ class Runtime:
     def check_loop(self) -> str | None:
         since = time.monotonic() - self._turned
         return None if since < 60 else f"the loop has not turned for {since:.0f} s"
+
+    def check_alive(self) -> str | None:
+        """Not well once the loop stands for so long that its group has given its lanes away: only a restart helps."""
+        since = time.monotonic() - self._turned
+        return None if since < MAX_POLL_INTERVAL_MS / 1000 else f"the loop has not turned for {since:.0f} s"
 
     def check_lanes(self) -> str | None:
         if not self._joined:
@@ -140,7 +147,7 @@ class Runtime:
         self._decide_due(batch)
         for message in messages:
             self._decide_message(message, batch, rewind)
-        self._show_delay()
+        self._gauges.show_delay()
         self._await_quick(batch, redo)
         self._keep_house(batch)
         committed = self._commit(batch, group_metadata, redo) if batch.lanes else True
@@ -148,7 +155,7 @@ class Runtime:
             if committed or place not in batch.first:  # an aborted batch has been sought back to where it began
                 self._seek(place, offset)
         self._pause_and_resume()
-        self._show_lag()
+        self._gauges.show_lag(self._consumer, self._positions)
 
     def _take(self) -> list[Message]:
         """What has come: waits for the first message only, since `consume` would wait for its whole time."""
@@ -182,7 +189,7 @@ class Runtime:
             return
         self._decide_record(lane, record, batch)
         batch.took(record.topic, record.partition, record.offset)
-        self._appended[record.partition] = record.append_time_ms
+        self._gauges.took(record.partition, record.append_time_ms)
 
     def _decide_record(self, lane: Lane, record: Record, batch: Batch) -> None:
         verdict = self._judge.judge(record)
@@ -194,19 +201,17 @@ class Runtime:
     def _decide_finished(self, batch: Batch, redo: list[Finished]) -> None:
         while (finished := self._workers.get()) is not None:
             self._finished.append(finished)
-        waiting: list[Finished] = []
         while self._finished:
             finished = self._finished.popleft()
             lane = self._lanes.get(finished.lane)
             if lane is None:
                 continue  # the lane has moved: its new owner does the work again
             if lane.halted:
-                waiting.append(finished)
+                self._held.append(finished)
             elif lane.done(finished.work, finished.result, finished.error, batch):
                 batch.lanes.add(finished.lane)
                 batch.count(metrics.BUS_TRIGGERS, self._service.name, "done")
                 redo.append(finished)
-        self._finished.extend(waiting)
 
     def _decide_due(self, batch: Batch) -> None:
         now = self._around.clock()
@@ -258,8 +263,10 @@ class Runtime:
         except AbortNeededError as aborted:
             metrics.BUS_ABORTS.labels(self._service.name, aborted.code).inc()
             log.warning("transaction aborted; its input is read again", code=aborted.code, why=str(aborted))
-            for _, lane in lanes:
+            for number, lane in lanes:
                 lane.rollback()
+                if not lane.halted:  # it had halted in this batch
+                    self._let_go(number)
             self._finished.extendleft(reversed(redo))
             for place, offset in batch.first.items():
                 self._seek(place, offset)
@@ -326,6 +333,8 @@ class Runtime:
             self._workers.orphan(number)
             for place in self._assignment.partitions_of(number):
                 self._positions.pop(place, None)
+            self._held = [f for f in self._held if f.lane != number]
+            self._gauges.gone(number, self._assignment.partitions_of(number))
             log.info("lane given up", lane=number)
         metrics.BUS_LANES.labels(self._service.name).set(len(self._lanes))
 
@@ -359,8 +368,20 @@ class Runtime:
         next batch of the lane; should this process die before it, the work simply has the same attempt again."""
         if lane.halted:
             return
-        for work in lane.resume_work(lambda w: self._workers.is_running(number, w)):
+        done = {(f.work.kind, f.work.work_id, f.work.asked_by) for f in self._let_go(number)}
+
+        def at_hand(work: PendingWork) -> bool:
+            return (work.kind, work.work_id, work.asked_by) in done or self._workers.is_running(number, work)
+
+        for work in lane.resume_work(at_hand):
             self._workers.start(number, work)
+
+    def _let_go(self, number: int) -> list[Finished]:
+        """Has the results that were held for a lane decided in the next turn."""
+        held = [f for f in self._held if f.lane == number]
+        self._held = [f for f in self._held if f.lane != number]
+        self._finished.extend(held)
+        return held
 
     # -- pausing --------------------------------------------------------------------------------------------------
 
@@ -406,24 +427,6 @@ class Runtime:
             if lane.state.changed:
                 batch.lanes.add(number)
             metrics.BUS_STATE_RECORDS.labels(self._service.name, str(number)).set(len(lane.state))
-
-    def _show_delay(self) -> None:
-        now = self._around.clock().timestamp()
-        for number, append_time_ms in self._appended.items():
-            delay = max(0.0, now - append_time_ms / 1000)
-            metrics.BUS_LANE_DELAY.labels(self._service.name, str(number)).set(delay)
-        self._appended.clear()
-
-    def _show_lag(self) -> None:
-        now = time.monotonic()
-        if now < self._lag_at:
-            return
-        self._lag_at = now + LAG_SECONDS
-        for (topic, partition), position in self._positions.items():
-            marks = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-            if marks is not None and marks[1] >= 0:
-                lag = max(0, marks[1] - position)
-                metrics.KAFKA_CONSUMER_LAG.labels(self._group, topic, str(partition)).set(lag)
 
     def _close(self) -> None:
         self._workers.close(timeout=10.0)

@@ -62,7 +62,7 @@ class HealthServer:
         registry: CollectorRegistry = REGISTRY,
     ) -> None:
         self._checks = checks
-        self._liveness = liveness or {}
+        self._liveness = {} if liveness is None else liveness
         self._details = details
         self.service = service
         self._registry = registry
