@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,13 @@ class Total:
 
 
 @dataclass(frozen=True)
+class Note:
+    """As long as was wished; id: the model."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Errand:
     word: str
 
@@ -66,7 +73,8 @@ Gate = Callable[[str], None]
 
 
 def decide(state: StateView, trigger: Trigger, context: Context, *, gate: Gate = lambda _: None) -> Decision:
-    """`refuse`, `fail`, `ignore`, `timer:<seconds>`, `work:<word>`; anything else is counted, ticks and results too."""
+    """`refuse`, `fail`, `ignore`, `timer:<seconds>`, `work:<word>`; anything else is counted, ticks and results too.
+    `note:<bytes>` is counted and noted."""
     if isinstance(trigger, Tick):
         return count(state, trigger.model, f"tick {trigger.key}")
     if isinstance(trigger, Done):
@@ -86,6 +94,9 @@ def decide(state: StateView, trigger: Trigger, context: Context, *, gate: Gate =
             return NOTHING
         case "timer":
             return Decision(timers=(Timer(body.evaluation_id, context.now + timedelta(seconds=float(detail))),))
+        case "note":
+            counted = count(state, body.model, body.evaluator)
+            return replace(counted, state=(*counted.state, Put(body.model, Note("x" * int(detail)))))
         case "work":
             return Decision(work=(Work("errand", body.evaluation_id, Errand(detail)),))
     return count(state, body.model, body.evaluator)
@@ -131,7 +142,7 @@ def service(
         says=(CanaryStatus, EventRefused, ProducerHeartbeat),
         decide=lambda state, trigger, context: decide(state, trigger, context, gate=gate),
         rules="bench/v1",
-        records=(Total,),
+        records=(Total, Note),
         work={"errand": WorkKind(run=run, args=Errand, result=Fetched, slots=slots, quick=quick)},
     )
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 from tests.system.bus_bench import STATE, Bench, Replica, check_sequences
-from tests.system.bus_service import service
+from tests.system.bus_service import Note, service
 
 from ai_infra.bus import process
+from ai_infra.bus.state import MAX_RECORD_BYTES, encode_record
 from ai_infra.bus.state_records import sign_state_record
 from ai_infra.events.event import Record
 from ai_infra.events.lanes import lane_of
@@ -51,6 +52,23 @@ def test_forged_and_replayed_state_is_ignored(bench: Bench) -> None:
     bench.ask(model)
     assert [e.body.phase for e in bench.await_said(4, model)] == [1, 2, 3, 4]
     check_sequences(bench.said())
+
+
+def test_the_largest_state_record_is_written_and_restored_and_a_larger_one_stops_nobody(bench: Bench) -> None:
+    first = bench.replica()
+    model = bench.model()
+    largest = MAX_RECORD_BYTES - len(model) - len(encode_record(Note("")))
+    bench.ask(model, f"note:{largest}", f"note:{largest + 1}", "count")
+    bench.await_said(2, model)
+    assert [code for code, _ in bench.letters(model)] == ["decide_failed"]
+    first.stop()
+    bench.replicas.remove(first)
+    second = bench.replica()
+    bench.ask(model)
+    assert [e.body.phase for e in bench.await_said(3, model)] == [1, 2, 3]
+    note = second.runtime._lanes[lane_of(model, bench.lanes)].state.get(Note, model)
+    assert note is not None
+    assert len(note.text) == largest
 
 
 def test_an_event_that_names_a_newer_keyring_waits_for_it_and_is_accepted(

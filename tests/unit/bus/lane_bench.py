@@ -42,6 +42,11 @@ class Counted:
 
 
 @dataclass(frozen=True)
+class Note:
+    text: str
+
+
+@dataclass(frozen=True)
 class Errand:
     word: str
 
@@ -75,6 +80,10 @@ def decide(state: StateView, trigger: Trigger, context: Context) -> Decision:
         return Decision(work=(Work("errand", "e1", Errand("bread")),))
     if wish == "cancel":
         return Decision(cancel=(("errand", "e1"),))
+    if wish.startswith("note "):
+        return Decision(events=(_said("noted"),), state=(Put("note", Note("x" * int(wish[5:]))),))
+    if wish.startswith("long work "):
+        return Decision(work=(Work("errand", "e1", Errand("x" * int(wish[10:]))),))
     if wish == "forget":
         return Decision(state=(Delete(Counted, "total"),))
     before = state.get(Counted, "total")
@@ -183,6 +192,6 @@ def make_service(run: Callable[[Any], Any] = lambda item: Answer(item.args.word)
         says=(ArtifactRevoked,),
         decide=decide,
         rules="tester/v1",
-        records=(Counted,),
+        records=(Counted, Note),
         work={"errand": WorkKind(run=run, args=Errand, result=Answer, quick=True)},
     )

@@ -7,13 +7,14 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.bus.lane_bench import LANE, Answer, Bench, Counted, make_event, make_service
+from tests.unit.bus.lane_bench import LANE, Answer, Bench, Counted, Note, make_event, make_service
 
 from ai_infra.bus.batch import Batch
 from ai_infra.bus.decision import WorkError
 from ai_infra.bus.halts import CONSECUTIVE_FAILURES, JunkBudget
+from ai_infra.bus.hearing import FORGET_AT_ONCE, FORGET_IDS_AFTER
 from ai_infra.bus.lane import Lane, Sender
-from ai_infra.bus.records import SELF, Halt, Head, PendingTimer
+from ai_infra.bus.records import SELF, Halt, Head, PendingTimer, SeenId
 from ai_infra.errors import AiInfraError
 from ai_infra.events.codec import decode_body, unframe
 from ai_infra.events.event import Record
@@ -65,6 +66,31 @@ def test_half_a_decision_is_never_applied(bench: Bench) -> None:
     assert reasons(bench.batch) == []
     assert bench.topics() == ["tester.dlq", "event.refused"]
     assert bench.lane.state.get(Counted, "total") is None
+
+
+@pytest.mark.parametrize("wish", ["note 1000000", "long work 1000000"])
+def test_state_that_its_topic_would_not_take_is_refused_and_not_tried_for_ever(bench: Bench, wish: str) -> None:
+    assert bench.lane.event(make_event(wish), bench.batch)
+    assert bench.topics() == ["tester.dlq", "event.refused"]
+    assert "large things in the object store" in dict(bench.batch.outgoing[0].headers)["dlq_reason"].decode()
+    assert bench.lane.state.get(Note, "note") is None
+    assert bench.lane.pending_work == 0
+    bench.lane.event(make_event("note 900000"), bench.batch)
+    assert bench.lane.state.get(Note, "note") is not None
+
+
+def test_old_ids_are_forgotten_in_portions_that_a_transaction_can_hold(bench: Bench) -> None:
+    old = [f"{number:08}" for number in range(2 * FORGET_AT_ONCE + 1)]
+    for event_id in old:
+        bench.lane.state.put(event_id, SeenId("0" * 64, int(bench.now.timestamp() * 1000), failed=False))
+    bench.commit()
+    bench.now += FORGET_IDS_AFTER + timedelta(seconds=1)
+    left = []
+    for _ in range(4):
+        bench.lane.keep_house(bench.batch)
+        left.append(len(list(bench.lane.state.all(SeenId))))
+        bench.commit()
+    assert left == [FORGET_AT_ONCE + 1, 1, 0, 0]
 
 
 def test_an_undeclared_event_is_not_said(bench: Bench) -> None:

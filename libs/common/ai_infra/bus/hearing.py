@@ -15,6 +15,7 @@ from ai_infra.events.event import Event
 
 FORGET_IDS_AFTER: Final = timedelta(days=31)  # the topics keep inputs 30 days: a later copy cannot come from them
 FORGET_EVERY: Final = timedelta(hours=1)
+FORGET_AT_ONCE: Final = 5_000  # ids in one transaction: after a long rest there may be more than one could hold
 
 
 class Hearing:
@@ -64,14 +65,15 @@ class Hearing:
             self._state.put(event_id, SeenId(event_hash, append_time_ms, failed=True))
 
     def forget_old(self, now: datetime) -> None:
-        """Forgets ids that the topics themselves have forgotten; looks once an hour."""
+        """Forgets ids that the topics themselves have forgotten, the oldest first; looks once an hour, or at once
+        again where there are more than one transaction should hold."""
         if self._forget_at is not None and now < self._forget_at:
             return
-        self._forget_at = now + FORGET_EVERY
         oldest = int((now - FORGET_IDS_AFTER).timestamp() * 1000)
-        for event_id, seen in list(self._state.all(SeenId)):
-            if seen.at_ms < oldest:
-                self._state.delete(SeenId, event_id)
+        old = [event_id for event_id, seen in self._state.all(SeenId) if seen.at_ms < oldest]
+        for event_id in old[:FORGET_AT_ONCE]:
+            self._state.delete(SeenId, event_id)
+        self._forget_at = now + FORGET_EVERY if len(old) <= FORGET_AT_ONCE else now
 
     def _not_awaited(self, event: Event[Any]) -> str:
         return f"event {event.id} was redriven to {self._service}, which has not refused it or has accepted it since"

@@ -35,7 +35,7 @@ from ai_infra.trust.verify import Verifier
 
 log = structlog.get_logger(__name__)
 
-RESTORE_DEADLINE_SECONDS: Final = 120.0
+STALLED_SECONDS: Final = 60.0  # with nothing new to read: longer than a dead process's transaction can hold it back
 CALL_SECONDS: Final = 30.0
 Offsets = dict[tuple[str, int], int]
 
@@ -123,14 +123,18 @@ class Restorer:
         if end == 0:
             return 0, 0
         self._reader.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING)])
-        deadline = time.monotonic() + RESTORE_DEADLINE_SECONDS
+        deadline = time.monotonic() + STALLED_SECONDS
         try:
             while True:
-                if time.monotonic() > deadline:
+                messages = self._reader.consume(1_000, timeout=0.2)
+                if any(message.error() is None for message in messages):
+                    deadline = time.monotonic() + STALLED_SECONDS
+                elif time.monotonic() > deadline:
                     raise RestartNeededError(
-                        f"{self._topic}[{number}] was not read to {end} within {RESTORE_DEADLINE_SECONDS:.0f} s"
+                        f"{self._topic}[{number}] was not read to {end}: nothing new came within "
+                        f"{STALLED_SECONDS:.0f} s, after {loading.read} records"
                     )
-                for message in self._reader.consume(1_000, timeout=0.2):
+                for message in messages:
                     error = message.error()
                     if error is None:
                         loading.take(record_from_message(message))

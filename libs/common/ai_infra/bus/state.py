@@ -16,6 +16,9 @@ from ai_infra.errors import AiInfraError
 R = TypeVar("R")
 
 STATE_FORMAT: Final = 1
+# What a record may have, bytes of key and value: its topic takes 1 MiB with signed headers and framing. One that the
+# broker refuses would abort its transaction, and the next, for ever.
+MAX_RECORD_BYTES: Final = 960 * 1024
 _MISSING: Final = object()
 
 
@@ -23,6 +26,12 @@ class StateError(AiInfraError):
     """A state record cannot be read: the service must not go on without it."""
 
     code = "bad_state"
+
+
+class StateTooLargeError(AiInfraError):
+    """A state record is larger than its topic takes."""
+
+    code = "state_too_large"
 
 
 class LaneState:
@@ -138,6 +147,16 @@ class LaneState:
 def record_name(record_type: type) -> str:
     """Name of a record type in state keys: its class's name, or `STATE_NAME` where it has one."""
     return cast("str", getattr(record_type, "STATE_NAME", record_type.__name__))
+
+
+def check_fits(record_id: str, record: Any) -> None:
+    """Raise StateTooLargeError for a record that the state topic would not take."""
+    size = len(record_id.encode()) + len(encode_record(record))
+    if size > MAX_RECORD_BYTES:
+        raise StateTooLargeError(
+            f"the state record {record_name(type(record))}/{record_id[:100]} has {size} bytes, {MAX_RECORD_BYTES} at "
+            "most: keep large things in the object store, and long lists in records of their own"
+        )
 
 
 def encode_record(record: Any) -> bytes:
