@@ -45,8 +45,9 @@ MAX_TRIES: Final = 5
 BACKOFF: Final = (timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10))
 WISH_LIFE: Final = timedelta(seconds=60)
 """How long a cancellation waits for its job: topics of a lane are read side by side, so it may be seen first."""
-SAFETY: Final = timedelta(minutes=10)
-"""The runner holds a training to its limit. This long after three limits (there may be takeovers), nobody does."""
+SAFETY: Final = timedelta(minutes=30)
+"""The runner holds a training to its limit, and its upload to 15 minutes of a store that is away. This long after three
+limits (there may be takeovers), nobody does."""
 REASON_LENGTH: Final = 500
 _UNDER_WAY: Final = {"preparing": "prepare", "running": "train"}
 
@@ -87,13 +88,14 @@ def _queued(state: StateView, event: Event[JobQueued], body: JobQueued, context:
     if reasons := objections(body, limits):
         raise Refuse(*reasons)
     job = Job(model=event.model, phase="preparing", tries=1, queued=context.now, order=Order.of(body))
-    wish = state.get(CancelWish, body.job_id)
+    wished = _wish_id(event.model, body.job_id)
+    wish = state.get(CancelWish, wished)
     if wish is not None:
         over = _end(body.job_id, job, context, "cancelled", "cancelled", f"{wish.requested_by}: {wish.reason}")
         return replace(
             over,
-            state=(*over.state, Delete(CancelWish, body.job_id)),
-            timers=(Timer(_wish_key(body.job_id), None),),
+            state=(*over.state, Delete(CancelWish, wished)),
+            timers=(Timer(_wish_key(wished), None),),
             cancel=(),
         )
     return Decision(
@@ -106,6 +108,11 @@ def _queued(state: StateView, event: Event[JobQueued], body: JobQueued, context:
 def _cancel(state: StateView, event: Event[JobCancelRequested], body: JobCancelRequested, context: Context) -> Decision:
     job = state.get(Job, body.job_id)
     if job is None:
+        wished = _wish_id(event.model, body.job_id)
+        if state.get(CancelWish, wished) is not None:
+            raise Refuse(
+                Reason(code="cancelled_before", detail=f"job {body.job_id} is to be cancelled already, once it comes")
+            )
         wish = CancelWish(
             model=event.model,
             event_id=event.id,
@@ -115,9 +122,7 @@ def _cancel(state: StateView, event: Event[JobCancelRequested], body: JobCancelR
             requested_by=body.requested_by,
             reason=body.reason,
         )
-        return Decision(
-            state=(Put(body.job_id, wish),), timers=(Timer(_wish_key(body.job_id), context.now + WISH_LIFE),)
-        )
+        return Decision(state=(Put(wished, wish),), timers=(Timer(_wish_key(wished), context.now + WISH_LIFE),))
     if job.model != event.model:
         raise Refuse(Reason(code="unknown_job", detail=f"model {event.model} has no job {body.job_id}"))
     if job.phase == "over":
@@ -194,7 +199,7 @@ def _try_again(job_id: str, job: Job, context: Context, done: Done) -> Decision:
 def _tick(state: StateView, tick: Tick, context: Context) -> Decision:
     purpose, _, job_id = tick.key.partition("/")
     if purpose == "wish":
-        return _wish_expired(state, job_id, context)
+        return _wish_expired(state, job_id, context)  # of the wish's id: <model>/<job id>
     job = state.get(Job, job_id)
     if job is None or job.phase == "over":
         return NOTHING
@@ -207,10 +212,11 @@ def _tick(state: StateView, tick: Tick, context: Context) -> Decision:
     return NOTHING
 
 
-def _wish_expired(state: StateView, job_id: str, context: Context) -> Decision:
-    wish = state.get(CancelWish, job_id)
+def _wish_expired(state: StateView, wished: str, context: Context) -> Decision:
+    wish = state.get(CancelWish, wished)
     if wish is None:
         return NOTHING
+    job_id = wished.rpartition("/")[2]
     refused = EventRefused(
         model=wish.model,
         event_id=wish.event_id,
@@ -221,7 +227,7 @@ def _wish_expired(state: StateView, job_id: str, context: Context) -> Decision:
         reasons=(Reason(code="unknown_job", detail=f"model {wish.model} has no job {job_id}"),),
         rules=context.rules,
     )
-    return Decision(events=(Say(refused, subject=wish.event_id),), state=(Delete(CancelWish, job_id),))
+    return Decision(events=(Say(refused, subject=wish.event_id),), state=(Delete(CancelWish, wished),))
 
 
 def _end(
@@ -309,5 +315,10 @@ def _retry_key(job_id: str) -> str:
     return f"retry/{job_id}"
 
 
-def _wish_key(job_id: str) -> str:
-    return f"wish/{job_id}"
+def _wish_key(wished: str) -> str:
+    return f"wish/{wished}"
+
+
+def _wish_id(model: str, job_id: str) -> str:
+    """With the model: who may cancel jobs of one model has no say about another's."""
+    return f"{model}/{job_id}"

@@ -72,7 +72,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelWish:
-    """A cancellation that came before its job (they travel in different topics); id: the job id."""
+    """A cancellation that came before its job (they travel in different topics); id: `<model>/<job id>`."""
 
     model: str
     event_id: str

@@ -245,6 +245,28 @@ def test_a_cancellation_that_comes_before_its_job_cancels_it() -> None:
     assert (lane.timers, lane.pending, lane.refused) == ({}, {}, [])
 
 
+def test_a_cancellation_in_the_name_of_another_model_cancels_nothing() -> None:
+    lane = LaneOfOne()
+    wish = JobCancelRequested(job_id=job().job_id, model="fraud", reason="no", requested_by="mallory")
+    lane.give(replace(event(wish), model="fraud"))
+    lane.give(event(job()))
+    assert lane.statuses() == ["queued"]
+    lane.pass_time(61)
+    assert [type(said) for said in lane.said] == [JobStatus, EventRefused]
+    lane.give(replace(event(wish), model="fraud"))
+    assert [r.code for r in lane.refused] == ["unknown_job"]
+
+
+def test_each_cancellation_of_a_job_that_is_not_there_is_answered() -> None:
+    lane = LaneOfOne()
+    wish = JobCancelRequested(job_id=job().job_id, model="digits", reason="no", requested_by="ann")
+    lane.give(event(wish))
+    lane.give(event(wish))
+    assert [r.code for r in lane.refused] == ["cancelled_before"]
+    lane.pass_time(61)
+    assert [type(said) for said in lane.said] == [EventRefused]
+
+
 def test_a_cancellation_of_a_job_that_never_comes_is_answered() -> None:
     lane = LaneOfOne()
     wish = event(JobCancelRequested(job_id=job().job_id, model="digits", reason="no", requested_by="ann"))
@@ -269,7 +291,7 @@ def test_a_runner_that_is_never_heard_of_again_is_given_up() -> None:
     lane = LaneOfOne()
     lane.give(event(job()))
     lane.finish(only(lane))
-    lane.pass_time(3 * 60 + 601)
+    lane.pass_time(3 * 60 + 1801)
     assert lane.statuses() == ["queued", "running", "timed_out"]
     assert lane.pending == {}
 
@@ -303,6 +325,7 @@ def test_a_takeover_counts_as_an_attempt() -> None:
         ({"resources": Resources(cpu_millis=1000, memory_mib=1 << 20)}, "bad_resources"),
         ({"parent_artifacts": ("x",)}, "bad_parent_artifacts"),
         ({"dataset_refs": job().dataset_refs * 2}, "bad_dataset"),
+        ({"dataset_refs": (replace(job().dataset_refs[0], uri="file:///proc/self/environ"),)}, "dataset_not_allowed"),
     ],
 )
 def test_a_job_that_cannot_be_taken_on_is_refused_with_the_reason(changes: dict[str, Any], code: str) -> None:
