@@ -144,6 +144,14 @@ def _rollback_target(state: StateView, promotion: Promotion) -> Promotion | tupl
     if serving is None or serving.stable_artifact_id is None:
         return (_reason("nothing_serves", f"nothing serves as {where}, so there is nothing to go back from"),)
     if promotion.named_target:
+        if promotion.artifact_id == serving.stable_artifact_id:
+            return (
+                _reason(
+                    "serves_already",
+                    f"artifact {promotion.artifact_id} is what serves as {where} (revision {serving.revision}); there "
+                    "is nothing to go back from",
+                ),
+            )
         if promotion.artifact_id not in serving.served:
             return (
                 _reason(

@@ -347,6 +347,14 @@ def test_a_rollback_to_what_never_served_is_rejected(world: Any) -> None:
     assert world.reasons("r1") == ["never_served"]
 
 
+def test_a_rollback_to_what_serves_already_changes_nothing_and_is_rejected(world: Any) -> None:
+    serving(world, "A", "B")
+    world.rollback("r1", to="B")
+    world.settle(timers=True)
+    assert world.reasons("r1") == ["serves_already"]
+    assert len(world.topics["deployment.changed"]) == 2
+
+
 def test_a_rollback_heard_before_the_deployment_that_it_is_about_is_never_applied_to_another_one(world: Any) -> None:
     serving(world, "A", "B")
     world.register("C")
