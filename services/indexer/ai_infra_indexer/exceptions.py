@@ -30,9 +30,10 @@ class MalformedEntry(IndexerError):
 
 
 class EntryTooLarge(IndexerError):
-    """An event whose log entry would not fit an entry bundle."""
+    """An event whose log entry would not fit an entry bundle. It had verified, so its sender is told."""
 
     code = "entry_too_large"
+    signer_known = True
 
 
 class ProjectionRefused(IndexerError):

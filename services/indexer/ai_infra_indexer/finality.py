@@ -18,6 +18,7 @@ import psycopg
 import structlog
 
 from ai_infra.bus.batch import Outgoing
+from ai_infra.bus.kafka.topics import PLAIN
 from ai_infra.bus.transactions import AbortNeededError, TransactionalProducer
 from ai_infra.errors import AiInfraError, UnavailableError
 from ai_infra.objects.exceptions import Conflict
@@ -28,6 +29,7 @@ from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.entry import decode
 from ai_infra_indexer.exceptions import LaneLost
 from ai_infra_indexer.publish import Position, Publication, Publisher
+from ai_infra_indexer.refusals import forget_said
 from ai_infra_indexer.store import Connection
 
 log = structlog.get_logger(__name__)
@@ -224,9 +226,11 @@ class Finality:
             return None
         size = lane.checkpoint.checkpoint.size
         announce = lane.announced < size
-        if lane.position.size >= size and not announce:
+        news, connection = lane.position.size < size or announce, self._open()
+        if not news and not self._publisher.has_more(connection, lane.position, lane.number):
             return None
-        return self._publisher.publication(self._open(), lane.position, lane.checkpoint, lane.number, announce=announce)
+        made = self._publisher.publication(connection, lane.position, lane.checkpoint, lane.number, announce=announce)
+        return made if news or made.messages else None
 
     def _transact(self, said: list[tuple[FinalLane, Publication]]) -> bool:
         if self._producer is None:
@@ -243,6 +247,9 @@ class Finality:
             return False
         connection = self._open()
         for lane, publication in said:
+            for message in publication.messages:
+                if message.topic != PLAIN:
+                    metrics.BUS_SAID.labels("indexer", message.topic).inc()
             lane.position = publication.after
             size = lane.checkpoint.checkpoint.size if lane.checkpoint is not None else 0
             if publication.after.size == size:
@@ -252,6 +259,7 @@ class Finality:
                 "UPDATE lane_progress SET published_size = %s WHERE lane = %s AND published_size < %s",
                 (publication.after.size, lane.number, publication.after.size),
             )
+            forget_said(connection, lane.number, publication.after.inputs)
         return True
 
     def _open(self) -> Connection:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from ai_infra.events.event import Event
+from ai_infra.events.generated import EventRefused
 
 Number = tuple[str, int, int]
 """(producer, epoch, seq)"""
@@ -98,7 +99,10 @@ class Known:
         missing = tuple(
             cause.id
             for cause in event.causes
-            if cause.lane == self.lane and cause.id not in self.ids and not _broadcast(event)
+            if cause.lane == self.lane
+            and cause.id not in self.ids
+            and not _broadcast(event)
+            and not _refuses(event, cause.id)
         )
         for cause in missing:
             detail = f"cause {cause} is not in lane {self.lane} before position {position}"
@@ -123,6 +127,11 @@ def number_of(event: Event[Any]) -> Number | None:
 
 def _text(number: Number) -> str:
     return f"{number[0]} epoch {number[1]} seq {number[2]}"
+
+
+def _refuses(event: Event[Any], cause: str) -> bool:
+    """A refusal says itself why its cause may not be in the log."""
+    return isinstance(event.body, EventRefused) and event.body.event_id == cause
 
 
 def _broadcast(event: Event[Any]) -> bool:

@@ -20,6 +20,7 @@ from ai_infra_indexer.exceptions import EntryTooLarge
 from ai_infra_indexer.history import Heard
 from ai_infra_indexer.kernel import ChainSigner
 from ai_infra_indexer.order import Arrival, CauseOrder, Placed, Source
+from ai_infra_indexer.refusals import Refusal, refusal_of
 from ai_infra_indexer.replay import LaneVerifier
 from ai_infra_indexer.sequence import Head, sequence
 from ai_infra_indexer.store import Connection, append, read_known
@@ -81,6 +82,7 @@ class Lane:
         self._written = dict(offsets)
         self._touched: set[Source] = set()
         self._gate: tuple[Record, Mapping[Source, int]] | None = None
+        self._refusals: list[Refusal] = []
 
     @property
     def waiting(self) -> int:
@@ -164,8 +166,11 @@ class Lane:
             return 0
         self._around.flush_dead_letters()
         with metrics.INDEXER_STAGE.labels("project").time():
-            done = append(self._connection, self.head, lines, after, known=known, offsets=offsets)
+            done = append(
+                self._connection, self.head, lines, after, known=known, offsets=offsets, refusals=self._refusals
+            )
         self.head = done.head
+        self._refusals.clear()
         self._written.update(offsets)
         if last:
             self._touched.clear()
@@ -177,14 +182,16 @@ class Lane:
         return len(lines)
 
     def _arrival(self, source: Source, offset: int, record: Record) -> _Arrival | None:
+        original = record
         try:
-            event = self._verify(self._verifier.original(record))
+            original = self._verifier.original(record)
+            event = self._verify(original)
         except AwaitKeyring:
             # The keyring that it names is about to be entered.
             self._backlog.append((source, offset, record))
             return None
         except (EventError, TrustError, KeyringError) as error:
-            self._refuse(record, error)
+            self._refuse(record, error, original)
             return None
         causes = () if record.topic in BROADCAST else tuple(c.id for c in event.causes if c.lane == self.number)
         version = self._verifier.keyrings.latest_version
@@ -210,7 +217,8 @@ class Lane:
             if event.producer is None and uncounted.setdefault(event.id, event.hash) != event.hash:
                 found = Heard.REUSED_ID
             if found is Heard.REUSED_ID:
-                error = TrustError(f"the id {event.id} is taken by an event with another content", code="reused_id")
+                why = f"the id {event.id} is taken by an event with another content"
+                error = TrustError(why, code="reused_id", signer_known=True)
                 self._refuse(event.record, error)
             elif found is Heard.NEW and event.hash not in held:
                 held.add(event.hash)
@@ -242,9 +250,12 @@ class Lane:
                     small.append(event)
             return sequence(self.head, small, self._chain)
 
-    def _refuse(self, record: Record, error: AiInfraError) -> None:
+    def _refuse(self, record: Record, error: AiInfraError, original: Record | None = None) -> None:
         metrics.TRUST_VERIFY_FAILURES.labels("indexer", error.code).inc()
         self._around.dead_letter(record, error)
+        refusal = refusal_of(record, original or record, error, self._verifier.lanes)
+        if refusal is not None:
+            self._refusals.append(refusal)
 
     def _offsets(self) -> dict[Source, int]:
         """Where reading must go on after a restart, where that has changed."""

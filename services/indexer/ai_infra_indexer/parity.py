@@ -20,7 +20,7 @@ from ai_infra_indexer.store import Connection
 
 MAX_DIFFERENCES: Final = 20  # rows of one lane and table that are named
 # Where reading goes on, and how far the steps behind the log got, belong to the indexer that runs, not to the log.
-_NOT_COMPARED: Final = frozenset({"lane_offsets", "lane_progress"})
+_NOT_COMPARED: Final = frozenset({"lane_offsets", "lane_progress", "unsaid_refusals"})
 
 _TABLES: Final = """
 SELECT c.relname, array_agg(a.attname ORDER BY array_position(i.indkey::int2[], a.attnum))

@@ -1,34 +1,38 @@
-"""Step 5: what is final is said on `audit-events`, exactly once.
+"""Step 5: what is final is said on `audit-events`, exactly once; and with it what the indexer says as a service.
 
 The messages and the position that they reach are one Kafka transaction: the position is the committed offset of the
 indexer's group on the lane's partition of `audit-events` itself, and its metadata holds the count of what the indexer
-says as a service. So after any crash the next publisher reads one position, which has moved with the messages or not
-at all; the copy in Postgres (`lane_progress.published_size`) is for people, and for a Kafka that has lost its offsets.
-The group's metadata, taken while the lane was held, fences a publisher that has lost the lane.
+says as a service (findings, refusals, heartbeats). So after any crash the next publisher reads one position, which has
+moved with the messages or not at all; the copy in Postgres (`lane_progress.published_size`) is for people, and for a
+Kafka that has lost its offsets. The group's places on the lane's inputs move in the same transaction: up to them
+refusals have been told. The group's metadata, taken while the lane was held, fences a publisher that has lost the lane.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import orjson
 from confluent_kafka import OFFSET_INVALID, Consumer, TopicPartition
 
 from ai_infra.bus.batch import Outgoing
-from ai_infra.bus.kafka.topics import BROADCAST_TOPICS, PLAIN
-from ai_infra.events.compose import Frame, compose, consequence_id, uuid7
+from ai_infra.bus.kafka.topics import BROADCAST_TOPICS, PLAIN, input_partitions
+from ai_infra.bus.voice import HEARTBEAT_EVERY
+from ai_infra.events.body import Body
+from ai_infra.events.compose import Frame, SignedRecord, compose, consequence_id, uuid7
 from ai_infra.events.event import Cause
-from ai_infra.events.generated import AuditCheckpoint, AuditFinding, FindingKind
+from ai_infra.events.generated import AuditCheckpoint, AuditFinding, FindingKind, ProducerHeartbeat
 from ai_infra.events.lanes import lane_key
 from ai_infra.tlog.checkpoint import OpenedCheckpoint
 from ai_infra.trust.session import Session
 from ai_infra_indexer import kernel
 from ai_infra_indexer.entry import Link
 from ai_infra_indexer.order import Source
-from ai_infra_indexer.store import Connection, read_offsets
+from ai_infra_indexer.refusals import Refusal, any_unsaid, read_unsaid
+from ai_infra_indexer.store import Connection, read_offsets, read_positions
 
 MAX_MESSAGES: Final = 5_000  # in one transaction: it must end well within its time-out
 _SERVICE: Final = "indexer"
@@ -43,9 +47,16 @@ class Position:
     epoch: int = 1
     seq: int = 0
     prev: str | None = None
+    beat_seq: int = 0
+    """Number of the last heartbeat."""
+    beat_ms: int = 0
+    """When that was."""
+    inputs: Mapping[Source, int] = field(default_factory=dict)
+    """Places of the group on the lane's inputs: what was refused before them has been told."""
 
     def metadata(self) -> str:
-        return orjson.dumps({"epoch": self.epoch, "prev": self.prev, "seq": self.seq}).decode()
+        kept = ("epoch", "prev", "seq", "beat_seq", "beat_ms")
+        return orjson.dumps({name: getattr(self, name) for name in kept}).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +66,20 @@ class Publication:
     lane: int
     after: Position
     messages: tuple[Outgoing, ...]
-    inputs: Mapping[Source, int]
-    """Where the indexer goes on reading, as Postgres has it: a copy for those who ask Kafka how far it is."""
 
     def offsets(self) -> list[TopicPartition]:
         """What commits the new position with the messages."""
-        inputs = [TopicPartition(topic, partition, at) for (topic, partition), at in self.inputs.items()]
+        inputs = [TopicPartition(topic, partition, at) for (topic, partition), at in self.after.inputs.items()]
         return [TopicPartition(PLAIN, self.lane, self.after.size, self.after.metadata()), *inputs]
 
 
-def read_position(consumer: Consumer, connection: Connection, lane: int, *, timeout: float) -> Position:
+def read_position(consumer: Consumer, connection: Connection, lane: int, lanes: int, *, timeout: float) -> Position:
     """Where publishing goes on. Waits for a transaction of a predecessor that is still pending."""
-    [found] = consumer.committed([TopicPartition(PLAIN, lane)], timeout=timeout)
+    places = [(PLAIN, lane), *input_partitions(_SERVICE, lanes, lane)]
+    found, *others = consumer.committed([TopicPartition(*place) for place in places], timeout=timeout)
     if found.offset != OFFSET_INVALID and found.metadata:
-        kept = orjson.loads(found.metadata)
-        return Position(found.offset, kept["epoch"], kept["seq"], kept["prev"])
+        inputs = {(place.topic, place.partition): place.offset for place in others if place.offset != OFFSET_INVALID}
+        return Position(size=found.offset, inputs=inputs, **orjson.loads(found.metadata))
     row = connection.execute("SELECT published_size FROM lane_progress WHERE lane = %s", (lane,)).fetchone()
     size = max(row[0] if row else 0, found.offset if found.offset != OFFSET_INVALID else 0)
     if size == 0:
@@ -84,10 +94,16 @@ def read_position(consumer: Consumer, connection: Connection, lane: int, *, time
 class Publisher:
     """Composes publications. Pure but for the rows that it reads and the session key that it signs with."""
 
-    def __init__(self, session: Session, log_origin: str, frame: Frame | None = None) -> None:
+    def __init__(
+        self, session: Session, frame: Frame | None = None, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         self._session = session
         self._frame = frame
-        self._origin = log_origin
+        self._clock = clock
+
+    def has_more(self, connection: Connection, position: Position, lane: int) -> bool:
+        """Whether there may be something to say although nothing has become final since."""
+        return self._beat_due(position) or any_unsaid(connection, lane)
 
     def publication(
         self, connection: Connection, position: Position, checkpoint: OpenedCheckpoint, lane: int, *, announce: bool
@@ -104,12 +120,22 @@ class Publisher:
         for finding in self._findings(connection, lane, position.size, after.size):
             after, said = self._say_finding(lane, after, finding)
             messages.append(said)
+        # Broadcast topics are entered into every lane; no lane may speak for the group's position there.
+        reached = {s: at for s, at in read_offsets(connection, lane).items() if s[0] not in BROADCAST_TOPICS}
+        refusals, inputs = read_unsaid(connection, lane, said=position.inputs, reached=reached)
+        after = replace(after, inputs={**position.inputs, **inputs})
+        # A place that was moved back by an operator brings refusals back that the log has.
+        known = read_positions(connection, lane, [refusal.id for refusal in refusals])
+        for refusal in refusals:
+            if refusal.id not in known:
+                after, said = self._say_refusal(lane, after, refusal)
+                messages.append(said)
+        if self._beat_due(after):
+            after, said = self._say_heartbeat(lane, after)
+            messages.append(said)
         if announce and after.size == checkpoint.checkpoint.size:
             messages.append(self._checkpoint(lane, checkpoint))
-        offsets = read_offsets(connection, lane)
-        # Broadcast topics are entered into every lane; no lane may speak for the group's position there.
-        inputs = {source: at for source, at in offsets.items() if source[0] not in BROADCAST_TOPICS}
-        return Publication(lane, after, tuple(messages), inputs)
+        return Publication(lane, after, tuple(messages))
 
     @staticmethod
     def _audit_event(lane: int, row: Sequence[Any]) -> Outgoing:
@@ -141,28 +167,68 @@ class Publisher:
             event_id=event_id,
             detail=detail,
         )
-        after = replace(position, seq=position.seq + 1)
+        event_of = consequence_id(event_id, f"finding/{lane}/{at}/{kind}/{about}")
+        return self._say(lane, position, body, event_of, causes=(Cause(event_id, lane),))
+
+    def _say_refusal(self, lane: int, position: Position, refusal: Refusal) -> tuple[Position, Outgoing]:
+        """What the sender of a refused event waits for."""
+        return self._say(
+            lane,
+            position,
+            refusal.body(),
+            refusal.id,
+            key=refusal.model,
+            subject=refusal.event_id,
+            causes=(Cause(refusal.event_id, lane),),
+            traceparent=refusal.traceparent,
+        )
+
+    def _say_heartbeat(self, lane: int, position: Position) -> tuple[Position, Outgoing]:
+        """The last number said, so that it shows where the last event is withheld."""
+        body = ProducerHeartbeat(
+            producer=f"{_SERVICE}/{lane}", epoch=position.epoch, seq=position.seq, event_hash=position.prev or ""
+        )
+        after, said = self._say(lane, position, body, uuid7())
+        return replace(after, beat_seq=after.seq, beat_ms=_ms(self._clock())), said
+
+    def _beat_due(self, position: Position) -> bool:
+        due = _ms(self._clock()) - position.beat_ms >= HEARTBEAT_EVERY / timedelta(milliseconds=1)
+        return due and position.seq > position.beat_seq
+
+    def _say(
+        self,
+        lane: int,
+        position: Position,
+        body: Body,
+        event_id: str,
+        *,
+        key: str | None = None,
+        subject: str | None = None,
+        causes: tuple[Cause, ...] = (),
+        traceparent: str | None = None,
+    ) -> tuple[Position, Outgoing]:
+        """An event under the next number, and the position after it."""
         signed = compose(
             body,
-            key=lane_key(lane),
+            key=key if key is not None else lane_key(lane),
             lane=lane,
-            id=consequence_id(event_id, f"finding/{lane}/{at}/{kind}/{about}"),
-            time=_now(),
+            id=event_id,
+            time=self._now(),
             source=_SOURCE,
-            subject=None,
+            subject=subject,
             signer=self._session.signer_id,
             keyring=self._session.keyring,
             delegation=self._session.delegation,
             sign=self._session.sign,
             producer=f"{_SERVICE}/{lane}",
-            epoch=after.epoch,
-            seq=after.seq,
+            epoch=position.epoch,
+            seq=position.seq + 1,
             prev=position.prev,
-            causes=(Cause(event_id, lane),),
+            causes=causes,
+            traceparent=traceparent,
             frame=self._frame,
         )
-        outgoing = Outgoing(signed.topic, signed.partition, signed.key, signed.value, signed.headers)
-        return replace(after, prev=signed.hash), outgoing
+        return replace(position, seq=position.seq + 1, prev=signed.hash), _outgoing(signed)
 
     def _checkpoint(self, lane: int, checkpoint: OpenedCheckpoint) -> Outgoing:
         head = checkpoint.checkpoint
@@ -174,7 +240,7 @@ class Publisher:
             key=lane_key(lane),
             lane=lane,
             id=uuid7(),
-            time=_now(),
+            time=self._now(),
             source=_SOURCE,
             subject=head.origin,
             signer=self._session.signer_id,
@@ -183,9 +249,16 @@ class Publisher:
             sign=self._session.sign,
             frame=self._frame,
         )
-        return Outgoing(signed.topic, signed.partition, signed.key, signed.value, signed.headers)
+        return _outgoing(signed)
+
+    def _now(self) -> datetime:
+        now = self._clock()
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
-def _now() -> datetime:
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+def _outgoing(signed: SignedRecord) -> Outgoing:
+    return Outgoing(signed.topic, signed.partition, signed.key, signed.value, signed.headers)
+
+
+def _ms(time: datetime) -> int:
+    return int(time.timestamp() * 1000)

@@ -43,7 +43,7 @@ class LaneVerifier:
         """`verifier`: one of these keyrings that asks a schema registry; what is replayed needs none."""
         self.keyrings = keyrings
         self._verifier = verifier if verifier is not None else Verifier(keyrings, lanes)
-        self._lanes = lanes
+        self.lanes = lanes
 
     def verify(self, record: Record, *, caught_up: bool = True) -> Event[Any]:
         """The event in a record. A keyring is taken in, once it and the event that brings it verify.
@@ -51,7 +51,7 @@ class LaneVerifier:
         Raises EventError, TrustError, KeyringError; AwaitKeyring where not `caught_up` and the keyring is newer.
         """
         if record.topic == SignerChanged.TOPIC:
-            return take_keyring_event(record, self.keyrings, self._verifier, self._lanes)
+            return take_keyring_event(record, self.keyrings, self._verifier, self.lanes)
         return self._verifier.verify(record, caught_up=caught_up)
 
     def original(self, record: Record) -> Record:

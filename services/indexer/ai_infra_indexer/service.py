@@ -83,7 +83,7 @@ def build(process: ServiceProcess) -> Indexer:
 
     finality = Finality(
         lambda: open_connection(settings),
-        Publisher(process.session, settings.log.origin, process.frame),
+        Publisher(process.session, process.frame),
         make_producer,
         interval_s=settings.log.checkpoint_interval_ms / 1000,
     )
@@ -125,7 +125,7 @@ class Taker:
             retention_days=settings.objects.retention_days,
         )
         # First of all: it waits until no transaction of a predecessor is pending.
-        position = read_position(consumer, connection, number, timeout=COMMITTED_SECONDS)
+        position = read_position(consumer, connection, number, settings.log.lanes, timeout=COMMITTED_SECONDS)
         keyring = self._process.keyrings.latest
         taken = take(connection, archive, number, keyring=keyring, roots=self._roots, lanes=settings.log.lanes)
         stored = read_offsets(connection, number)

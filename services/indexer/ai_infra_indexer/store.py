@@ -21,6 +21,7 @@ from ai_infra_indexer.exceptions import LaneLost, ProjectionRefused
 from ai_infra_indexer.history import Finding, Judgement, Known, Number, Verdict, number_of
 from ai_infra_indexer.order import Source
 from ai_infra_indexer.projection import RowChange, project
+from ai_infra_indexer.refusals import Refusal, note_refusals
 from ai_infra_indexer.sequence import Head, Line
 
 Connection = psycopg.Connection[Any]
@@ -113,6 +114,7 @@ def append(
     *,
     known: Known,
     offsets: Mapping[Source, int],
+    refusals: Sequence[Refusal] = (),
 ) -> Appended:
     """One transaction: the head from `head` to `after`, and everything that these lines bring. Raises LaneLost."""
     with connection.transaction():
@@ -138,6 +140,7 @@ def append(
         _copy_log(connection, head, [line for line, _ in judged], verdicts)
         _copy_history(connection, head.lane, judged, first_new)
         _write_findings(connection, head.lane, findings)
+        note_refusals(connection, head.lane, refusals)
         _write_offsets(connection, head.lane, offsets)
     return Appended(after, verdicts, tuple(findings))
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ai_infra.events.event import Cause
-from ai_infra.events.generated import JobStatusKind
+from ai_infra.events.generated import EventRefused, JobStatusKind, Reason
 from ai_infra_indexer.history import Heard, Known, Verdict
 
 
@@ -62,3 +62,23 @@ def test_a_cause_in_another_lane_is_not_expected_here(world: Any) -> None:
     elsewhere = Cause("0190b5a0-0000-7000-8000-000000000000", (world.lane + 1) % 4)
     event = world.verifier().verify(world.say("trainer", world.status(JobStatusKind.QUEUED), causes=[elsewhere]))
     assert Known(world.lane).judge(event, 0).missing == ()
+
+
+def test_what_was_refused_may_be_missing_and_any_other_cause_of_the_refusal_may_not(world: Any) -> None:
+    verifier = world.verifier()
+    refused = verifier.verify(world.say("orchestrator", world.queued()))
+    other = verifier.verify(world.say("orchestrator", world.queued("job-2")))
+    body = EventRefused(
+        model=world.model,
+        event_id=refused.id,
+        event_type=refused.type,
+        event_hash=refused.hash,
+        service="trainer",
+        signer=refused.signer,
+        reasons=(Reason(code="no", detail="no"),),
+        rules="trainer/v1",
+    )
+    refusal = verifier.verify(world.say("trainer", body, causes=[refused, other]))
+    known = Known(world.lane)
+    assert known.judge(refusal, 0).missing == (other.id,)
+    assert known.judge(refused, 1).findings == (), "redriven and accepted since: not a late cause"

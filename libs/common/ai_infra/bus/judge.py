@@ -58,18 +58,18 @@ class Judge:
                     self._caught_up = True
                 event = self._verifier.verify(original, caught_up=True)
         except (EventError, TrustError) as error:
-            return Verdict(error=error, sender=self._sender(original, error))
+            return Verdict(error=error, sender=sender_of(original, error, self._lanes))
         return Verdict(event=event, redriven=redriven)
 
-    def _sender(self, record: Record, error: AiInfraError) -> Sender | None:
-        """Who to tell. None for writers whose signature is not known to be good: they could make us say anything."""
-        if not getattr(error, "signer_known", False):
-            return None
-        try:
-            unverified = read(record, self._lanes, any_schema=True)
-        except EventError:
-            return None
-        attributes = unverified.attributes
-        return Sender(
-            attributes.id, unverified.hash, attributes.signer, unverified.model or None, attributes.traceparent
-        )
+
+def sender_of(record: Record, error: AiInfraError, lanes: int) -> Sender | None:
+    """Who to tell that a record was refused for this error. None for writers whose signature is not known to be good:
+    they could make us say anything."""
+    if not getattr(error, "signer_known", False):
+        return None
+    try:
+        unverified = read(record, lanes, any_schema=True)
+    except EventError:
+        return None
+    attributes = unverified.attributes
+    return Sender(attributes.id, unverified.hash, attributes.signer, unverified.model or None, attributes.traceparent)
