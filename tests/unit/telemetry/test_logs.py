@@ -71,6 +71,26 @@ def test_a_secret_never_reaches_a_line_by_name_or_by_form() -> None:
     assert out.getvalue().count("[removed]") >= 8
 
 
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_secret_in_the_text_of_an_error_never_reaches_a_line(log_format: str) -> None:
+    """Errors of libraries may quote what they were given."""
+    out = io.StringIO()
+    configure_logging(settings(log_format), "trainer", stream=out)
+    key = "-----BEGIN PRIVATE " + "KEY-----\nhunter2\n-----END PRIVATE KEY-----"
+    for text in (
+        "cannot connect to postgres://ai:hunter2@db/x",
+        "invalid: host=db password=hunter2 user=ai",
+        "invalid: password='hunter2 hunter2'",
+        f"cannot read {key} as a key",
+    ):
+        try:
+            raise RuntimeError(text)
+        except RuntimeError:
+            structlog.get_logger("ai_infra.bus").exception("it failed", value=text.encode())
+    assert "hunter2" not in out.getvalue()
+    assert out.getvalue().count("RuntimeError") >= 4
+
+
 def test_names_of_keys_are_not_secrets() -> None:
     assert without_secrets({"key_id": "trainer-1", "public_key": "abc", "key": "digits"}) == {
         "key_id": "trainer-1",

@@ -24,6 +24,11 @@ _SECRET_NAME: Final = re.compile(
     r"(passw(or)?d|secret|token|authorization|private_key|signer_key_b64|credential|seed_b64)", re.IGNORECASE
 )
 _URL_PASSWORD: Final = re.compile(r"(?<=://)([^/\s:@]*):([^/\s@]+)@")
+_PRIVATE_KEY: Final = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+)
+# `password=…` of a connection string or an address's query.
+_ASSIGNED: Final = re.compile(r"(?i)\b(passw(?:or)?d|sslpassword|secret|token)=('[^']*'|[^\s&;,'\"]+)")
 _BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[a-z0-9._~+/=-]{8,}")
 
 
@@ -31,8 +36,11 @@ def without_secrets(value: Any, name: str = "") -> Any:
     """`value` with whatever looks like a secret replaced, by the name it goes under and by its form."""
     if name and _SECRET_NAME.search(name) and value is not None and not isinstance(value, bool):
         return _REPLACEMENT
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
     if isinstance(value, str):
-        return _BEARER.sub(rf"\1 {_REPLACEMENT}", _URL_PASSWORD.sub(rf"\1:{_REPLACEMENT}@", value))
+        value = _BEARER.sub(rf"\1 {_REPLACEMENT}", _URL_PASSWORD.sub(rf"\1:{_REPLACEMENT}@", value))
+        return _ASSIGNED.sub(rf"\1={_REPLACEMENT}", _PRIVATE_KEY.sub(_REPLACEMENT, value))
     if isinstance(value, Mapping):
         return {k: without_secrets(v, str(k)) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -74,11 +82,12 @@ def configure_logging(settings: Settings, service: str, *, stream: TextIO | None
         structlog.processors.StackInfoRenderer(),
         structlog.processors.UnicodeDecoder(),
     ]
-    last: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, _remove_secrets, structlog.processors.JSONRenderer(default=str)]
-        if as_json
-        else [_remove_secrets, _console(stream)]
-    )
+    # A traceback is text before secrets are looked for: an error of somebody else's may quote a whole address.
+    last: list[structlog.typing.Processor] = [
+        structlog.processors.format_exc_info,
+        _remove_secrets,
+        structlog.processors.JSONRenderer(default=str) if as_json else _console(stream),
+    ]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
