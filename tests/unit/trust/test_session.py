@@ -110,6 +110,26 @@ def test_a_kms_that_is_away_is_not_asked_at_every_turn(session: Session, kms: So
     assert kms.asked == 3
 
 
+def test_a_delegation_from_a_clock_that_was_ahead_is_renewed_when_the_clock_is_set_right(
+    session: Session, clock: Clock
+) -> None:
+    clock.at(-3)
+    assert session.renew_if_due()
+    assert parse_delegation(session.delegation).not_before == int(clock.now.timestamp())
+    assert not session.renew_if_due()
+
+
+def test_a_clock_that_is_set_back_does_not_put_off_the_next_attempt(
+    session: Session, kms: SometimesAway, clock: Clock
+) -> None:
+    clock.at(13)
+    kms.away = True
+    assert not session.renew_if_due()
+    kms.away = False
+    clock.at(12.5)
+    assert session.renew_if_due()
+
+
 def test_once_the_delegation_has_ended_nothing_is_signed(session: Session, kms: SometimesAway, clock: Clock) -> None:
     kms.away = True
     clock.at(24)

@@ -56,7 +56,7 @@ class Session:
         seed = new_seed()
         self._secret = secret_of(seed)
         self._public_key = public_of(seed)
-        self._retry_at = datetime.min.replace(tzinfo=UTC)
+        self._failed_at: datetime | None = None  # when the last attempt to renew failed
         self._current = self._delegate(clock())
 
     @property
@@ -94,7 +94,7 @@ class Session:
         return self._current.not_after - self._clock().timestamp()
 
     def renew_if_due(self, now: datetime | None = None) -> bool:
-        """Renew the delegation when half of its life is over; returns whether it was renewed.
+        """Renew the delegation when half of its life is over, or it has not begun; returns whether it was renewed.
 
         While the old one lasts, a signer that is away is no error: it is kept in `last_error` and asked again later.
         Raises SessionExpired where the delegation has ended and can't be renewed.
@@ -103,13 +103,18 @@ class Session:
         with self._lock:
             current = self._current
             half = (current.not_before + current.not_after) / 2
-            if now.timestamp() < half or (now < self._retry_at and now.timestamp() < current.not_after):
+            # A clock that was ahead and has been set back leaves a delegation that has not begun: nobody would accept
+            # an event that goes with it.
+            if current.not_before <= now.timestamp() < half:
+                return False
+            failed = self._failed_at
+            if failed is not None and failed <= now < failed + RETRY_AFTER and now.timestamp() < current.not_after:
                 return False
             try:
                 self._current = self._delegate(now)
             except AiInfraError as error:
                 self.last_error = error
-                self._retry_at = now + RETRY_AFTER
+                self._failed_at = now
                 if now.timestamp() >= current.not_after:
                     raise SessionExpired(f"The delegation of {self.signer_id} has ended: {error}") from error
                 return False
