@@ -6,6 +6,7 @@ import threading
 
 from ai_infra.bus.run import run_service
 from ai_infra.bus.service import Service, WorkKind
+from ai_infra.errors import ConfigurationError
 from ai_infra.events.generated import (
     ArtifactRegistered,
     ArtifactRevoked,
@@ -42,7 +43,15 @@ from ai_infra_promoter.verification import ManifestVerification
 
 
 def build(settings: Settings) -> Service:
-    """The promoter, ready to be run. The policy step has one verifier here: whoever answers `ASK_POLICY` decides."""
+    """The promoter, ready to be run. The policy step has one verifier here: whoever answers `ASK_POLICY` decides.
+
+    Raises ConfigurationError where a policy service is configured: what it was to forbid must not pass a threshold.
+    """
+    if settings.policy.sentinel_url:
+        raise ConfigurationError(
+            "AI_INFRA_SENTINEL_URL (or SENTINELNET_URL) names a policy service, and this promoter cannot ask one: it "
+            "knows the static threshold alone. Unset it to have promotions decided by AI_INFRA_MIN_PROMO_SCORE."
+        )
     verification = ManifestVerification()
     policy = StaticThreshold(settings.policy.min_promo_score_e6)
     key = HeldKey(settings, open_promotion_signer)

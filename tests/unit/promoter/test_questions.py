@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,13 +13,15 @@ import orjson
 import pytest
 
 from ai_infra.bus.decision import WorkItem
-from ai_infra.errors import UnavailableError
+from ai_infra.errors import ConfigurationError, UnavailableError
 from ai_infra.events.event import Cause
 from ai_infra.events.generated import Environment, PromotionKind
 from ai_infra.manifest.registration import Registration, sign_registration
+from ai_infra.settings import load_settings
 from ai_infra.trust.keyring import MANIFEST, PROMOTION, Key, Revocation
 from ai_infra.trust.signers import LocalSigner
 from ai_infra_promoter.questions import ManifestQuestion, PolicyQuestion
+from ai_infra_promoter.service import build
 from ai_infra_promoter.threshold import StaticThreshold
 from ai_infra_promoter.verification import ManifestVerification
 
@@ -148,3 +151,9 @@ def test_the_threshold_is_reached_or_it_is_not(changes: dict[str, Any], allowed:
     assert said["decision"] == ("allow" if allowed else "deny")
     assert said["verifier"] == verdict.verifier_id
     assert said["threshold_e6"] == verdict.threshold_e6
+
+
+def test_a_promoter_that_should_ask_a_policy_service_does_not_decide_by_a_threshold_instead(tmp_path: Path) -> None:
+    build(load_settings(environ={}, directory=tmp_path))
+    with pytest.raises(ConfigurationError, match="cannot ask one"):
+        build(load_settings(environ={"SENTINELNET_URL": "https://policy.example"}, directory=tmp_path))

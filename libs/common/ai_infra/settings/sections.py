@@ -272,7 +272,7 @@ class Policy(Section):
     """Who decides about promotions."""
 
     sentinel_url: Annotated[str | None, Variables("AI_INFRA_SENTINEL_URL", "SENTINELNET_URL")] = Field(
-        default=None, description="Policy service; the static threshold decides where not set."
+        default=None, description="Policy service. The promoter asks none yet, and refuses to start where one is named."
     )
     min_promo_score: Annotated[Decimal, Variables("AI_INFRA_MIN_PROMO_SCORE")] = Field(
         default=Decimal("0.85"), ge=0, le=1, decimal_places=6, description="Static threshold of a promotion, 0..1."
