@@ -144,23 +144,7 @@ def _rollback_target(state: StateView, promotion: Promotion) -> Promotion | tupl
     if serving is None or serving.stable_artifact_id is None:
         return (_reason("nothing_serves", f"nothing serves as {where}, so there is nothing to go back from"),)
     if promotion.named_target:
-        if promotion.artifact_id == serving.stable_artifact_id:
-            return (
-                _reason(
-                    "serves_already",
-                    f"artifact {promotion.artifact_id} is what serves as {where} (revision {serving.revision}); there "
-                    "is nothing to go back from",
-                ),
-            )
-        if promotion.artifact_id not in serving.served:
-            return (
-                _reason(
-                    "never_served",
-                    f"artifact {promotion.artifact_id} never served as {where}; a rollback goes to what did, anything "
-                    "else is a promotion",
-                ),
-            )
-        return promotion
+        return _named_target(serving, promotion, where)
     expected = promotion.expected_current_artifact_id
     if expected is not None and expected != serving.stable_artifact_id:
         return (
@@ -177,6 +161,26 @@ def _rollback_target(state: StateView, promotion: Promotion) -> Promotion | tupl
         artifact_id=serving.before[-1],
         expected_current_artifact_id=serving.stable_artifact_id,
     )
+
+
+def _named_target(serving: Serving, promotion: Promotion, where: str) -> Promotion | tuple[Reason, ...]:
+    if promotion.artifact_id == serving.stable_artifact_id:
+        return (
+            _reason(
+                "serves_already",
+                f"artifact {promotion.artifact_id} is what serves as {where} (revision {serving.revision}); there is "
+                "nothing to go back from",
+            ),
+        )
+    if promotion.artifact_id not in serving.served:
+        return (
+            _reason(
+                "never_served",
+                f"artifact {promotion.artifact_id} never served as {where}; a rollback goes to what did, anything else "
+                "is a promotion",
+            ),
+        )
+    return promotion
 
 
 def facts_for(state: StateView, promotion: Promotion) -> Facts | tuple[Reason, ...]:
