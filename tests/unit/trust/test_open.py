@@ -135,7 +135,7 @@ def test_a_bare_name_without_a_kms_is_no_key(settings_of: SettingsOf) -> None:
 def test_the_keys_directory_has_a_key_for_everybody(settings_of: SettingsOf, keys_directory: Path) -> None:
     settings = settings_of(AI_INFRA_KEYS_DIR=keys_directory)
     assert open_service_signer(settings, "trainer").key_id == "trainer-1"
-    assert settings.open_service_signer("registry").key_id == "registry-1"
+    assert open_service_signer(settings, "registry").key_id == "registry-1"
     assert open_client_signer(settings).key_id == "orchestrator-1"
     assert open_client_signer(settings, "approver-3").key_id == "approver-3"
     opened = [f(settings) for f in (open_audit_signer, open_manifest_signer, open_promotion_signer, open_chain_signer)]

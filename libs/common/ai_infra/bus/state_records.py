@@ -12,10 +12,9 @@ from typing import Final
 from ai_infra.events.canonical import canonical_json, sha256_hex
 from ai_infra.events.event import Record
 from ai_infra.events.statement import pae
-from ai_infra.trust.ed25519 import verifies
-from ai_infra.trust.exceptions import AwaitKeyring, BadState, RevokedKey
+from ai_infra.trust.exceptions import BadState
 from ai_infra.trust.session import Session
-from ai_infra.trust.verify import Verifier, check_life
+from ai_infra.trust.verify import Verifier
 
 STATE_PAYLOAD_TYPE: Final = "application/vnd.ai-infra.state.v1+json"
 
@@ -94,16 +93,13 @@ def read_state_record(record: Record, verifier: Verifier, *, service: str) -> tu
         keyring=version,
         delegation=delegation,
     )
-    keyring = verifier.keyrings.latest
-    if version > keyring.version:
-        raise AwaitKeyring(version, keyring.version)
-    voucher = verifier.voucher(delegation, signer, keyring)
-    if voucher.principal.id != service:
-        raise BadState(f"state record {where} is signed by {voucher.principal.id}, not by {service}")
-    if not verifies(message, signature, voucher.delegation.key):
-        raise BadState(f"state record {where} has a signature that does not verify")
-    check_life(voucher, record.append_time_ms)
-    revocation = keyring.revocations.get(voucher.key.id)
-    if revocation is not None and record.append_time_ms >= revocation.revoked_at:
-        raise RevokedKey(f"state record {where} was written with {voucher.key.id} after that key was revoked")
+    verifier.verify_state(
+        message=message,
+        signature=signature,
+        delegation=delegation,
+        signer=signer,
+        keyring=version,
+        service=service,
+        append_time_ms=record.append_time_ms,
+    )
     return key, counter

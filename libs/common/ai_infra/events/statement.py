@@ -15,7 +15,7 @@ import orjson
 
 from ai_infra.events.avro import rfc3339
 from ai_infra.events.canonical import sha256_hex
-from ai_infra.events.event import Attributes, Cause, Record
+from ai_infra.events.event import Attributes, Cause
 from ai_infra.events.exceptions import MalformedEvent
 
 EVENT_PAYLOAD_TYPE: Final = "application/vnd.ai-infra.event.v1+json"
@@ -123,13 +123,6 @@ def signed_message(
             f"expected a message of at most {MAX_MESSAGE_BYTES} bytes; got {len(message)}: fewer causes"
         )
     return message
-
-
-def message_of(record: Record, lanes: int) -> bytes:
-    """The message of a record as it came, rebuilt; raises EventError where its form is not sound."""
-    from ai_infra.events.parse import read  # parse builds on this module
-
-    return read(record, lanes).message
 
 
 def event_hash(message: bytes) -> str:

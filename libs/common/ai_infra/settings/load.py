@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import PrivateAttr, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -34,10 +34,6 @@ from ai_infra.settings.sections import (
     Telemetry,
 )
 from ai_infra.settings.variables import bound_fields
-
-if TYPE_CHECKING:
-    from ai_infra.trust.keyring import Keyring
-    from ai_infra.trust.signers import Signer
 
 _layers: ContextVar[list[Layer] | None] = ContextVar("_layers", default=None)
 
@@ -88,12 +84,6 @@ class Settings(BaseSettings):
     def environment(self) -> str:
         """`dev`, `staging` or `prod`."""
         return self.guards.environment
-
-    def open_service_signer(self, service: str, keyring: Keyring | None = None) -> Signer:
-        """The key that signs delegations of a service; see `ai_infra.trust.open`."""
-        from ai_infra.trust.open import open_service_signer
-
-        return open_service_signer(self, service, keyring)
 
 
 class _LayerSource(PydanticBaseSettingsSource):

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import structlog
 
+from ai_infra.settings import Settings
 from ai_infra.trust.exceptions import SigningUnavailable
 from ai_infra.trust.keyring import Keyring
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra.trust.signers import Signer
-
-if TYPE_CHECKING:
-    from ai_infra.settings import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ai_infra.errors import ConfigurationError
+from ai_infra.settings import Settings
 from ai_infra.trust.ed25519 import read_private_key
 from ai_infra.trust.exceptions import KeyFormatError
 from ai_infra.trust.keyring import AUDIT, CHAIN, EVENTS, MANIFEST, PROMOTION, Key, Keyring, Roots
@@ -22,9 +23,6 @@ from ai_infra.trust.keyring_files import latest_keyring, private_key_path
 from ai_infra.trust.roles import WIDE
 from ai_infra.trust.signers import ADAPTER_SCHEMES, LocalSigner, Signer, open_signer
 from ai_infra.trust.wrapped import SCHEME, unwrap
-
-if TYPE_CHECKING:
-    from ai_infra.settings import Settings
 
 # What a probe signs: no document has this form.
 PROBE: Final = b"ai-infra: does this key sign?"

@@ -16,9 +16,10 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from ai_infra.errors import AiInfraError, ConfigurationError
+from ai_infra.settings import Settings
 from ai_infra.telemetry import metrics
 from ai_infra.trust.ed25519 import (
     MAX_MESSAGE_BYTES,
@@ -31,10 +32,6 @@ from ai_infra.trust.ed25519 import (
     verifies,
 )
 from ai_infra.trust.exceptions import KeyFormatError, SigningRefused, SigningUnavailable, WrongSignature
-
-if TYPE_CHECKING:
-    from ai_infra.settings import Settings
-
 
 ADAPTER_SCHEMES: Final = ("https+sign", "http+sign")
 

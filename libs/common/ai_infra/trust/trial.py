@@ -6,9 +6,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ai_infra.errors import AiInfraError
+from ai_infra.settings import Settings
 from ai_infra.trust.ed25519 import verifies
 from ai_infra.trust.keyring import Keyring
 from ai_infra.trust.open import (
@@ -21,9 +21,6 @@ from ai_infra.trust.open import (
     open_service_signer,
 )
 from ai_infra.trust.signers import Signer
-
-if TYPE_CHECKING:
-    from ai_infra.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
