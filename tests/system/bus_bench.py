@@ -101,6 +101,7 @@ class Replica:
         self.checks |= {
             "lanes": self.runtime.check_lanes,
             "halts": self.runtime.check_halts,
+            "transactions": self.runtime.check_transactions,
             "loop": self.runtime.check_loop,
         }
         self.error: BaseException | None = None

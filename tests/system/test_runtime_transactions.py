@@ -14,6 +14,7 @@ from ai_infra.bus.kafka import config as kafka_config
 from ai_infra.bus.kafka.config import group_config
 from ai_infra.bus.transactions import AbortNeededError, TransactionalProducer
 from ai_infra.events.generated import EvaluationRecorded
+from ai_infra.telemetry import metrics
 
 
 def test_a_batch_whose_lane_has_moved_meanwhile_is_not_committed(bench: Bench) -> None:
@@ -91,6 +92,32 @@ def test_an_aborted_transaction_leaves_no_hole_and_no_trace_in_the_state(bench: 
     assert [e.body.phase for e in said] == [1, 2, 3, 4, 5]
     assert [code for code, _ in bench.letters(model)] == ["not_today", "decide_failed", "not_today"]
     check_sequences(all_said(bench))
+
+
+def test_a_service_whose_transactions_abort_again_and_again_is_not_ready_and_counts_nothing(bench: Bench) -> None:
+    broken = threading.Event()
+    broken.set()
+
+    def before_commit() -> None:
+        if broken.is_set():
+            raise AbortNeededError("the dead letters cannot be written")
+
+    def decided() -> float:
+        return metrics.BUS_RECORDS.labels(NAME, EvaluationRecorded.TOPIC, "decided")._value.get()
+
+    before = decided()
+    model = bench.model()
+    bench.ask(model, "count", "count")
+    replica = bench.replica(producer=Interrupted(bench.settings, before_commit))
+    status, text = until(lambda: "aborted" in (a := replica.ready())[1] and a, "readiness says so")
+    assert status == 503
+    assert "the dead letters cannot be written" in text
+    assert not bench.said(model=model)
+    assert decided() == before
+    broken.clear()
+    assert [e.body.phase for e in bench.await_said(2, model)] == [1, 2]
+    until(lambda: replica.ready()[0] == 200, "it is ready again")
+    assert decided() == before + 2
 
 
 def test_a_lane_that_halts_in_a_batch_that_is_aborted_skips_nothing(bench: Bench) -> None:

@@ -36,6 +36,7 @@ def run_service(service: Service, settings: Settings, stop: threading.Event) -> 
                 "loop": runtime.check_loop,
                 "lanes": runtime.check_lanes,
                 "halts": runtime.check_halts,
+                "transactions": runtime.check_transactions,
                 **service.checks,
             }
         )

@@ -41,6 +41,7 @@ BATCH_RECORDS: Final = 500
 IDLE_SECONDS: Final = 0.2  # how long a turn waits for input when nothing else is to be done
 BUSY_SECONDS: Final = 0.02  # the same while work is out: its result should not wait long
 HOUSEKEEPING_SECONDS: Final = 30.0
+ABORTS_IN_A_ROW: Final = 3  # one is a rebalance, a few are an outage
 PENDING_LIMIT: Final = 1_000  # pieces of work a lane may wait for before its input is paused
 
 Place = tuple[str, int]
@@ -81,6 +82,7 @@ class Runtime:
         self._house_at = 0.0
         self._turned = time.monotonic()
         self._joined = False
+        self._aborted = (0, "")  # transactions aborted since the last commit, and why the last one was
         self._unplaced = False  # the next lane cannot be placed yet
 
     # -- readiness, read by other threads -------------------------------------------------------------------------
@@ -113,6 +115,12 @@ class Runtime:
                     f"then `ai-infra groups resume {self._service.name} --lane {number}`"
                 )
         return None
+
+    def check_transactions(self) -> str | None:
+        count, why = self._aborted
+        if count < ABORTS_IN_A_ROW:
+            return None
+        return f"the last {count} transactions were aborted, so nothing moves: {why}"
 
     @property
     def lanes(self) -> list[int]:
@@ -263,6 +271,7 @@ class Runtime:
         except AbortNeededError as aborted:
             metrics.BUS_ABORTS.labels(self._service.name, aborted.code).inc()
             log.warning("transaction aborted; its input is read again", code=aborted.code, why=str(aborted))
+            self._aborted = (self._aborted[0] + 1, str(aborted))
             for number, lane in lanes:
                 lane.rollback()
                 if not lane.halted:  # it had halted in this batch
@@ -271,6 +280,7 @@ class Runtime:
             for place, offset in batch.first.items():
                 self._seek(place, offset)
             return False
+        self._aborted = (0, "")
         metrics.BUS_TRANSACTION.labels(self._service.name).observe(time.monotonic() - began)
         metrics.BUS_BATCH.labels(self._service.name).observe(batch.taken)
         self._positions.update(batch.next)
