@@ -13,9 +13,7 @@ from ai_infra.errors import AiInfraError
 from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.event import Event
 from ai_infra.events.generated import ArtifactProduced, ArtifactRegistered
-from ai_infra.manifest.dsse import Envelope
-from ai_infra.manifest.registration import PREDICATE_TYPE, Registration
-from ai_infra.manifest.statement import Statement
+from ai_infra.manifest.registration import unverified_registration
 from ai_infra.readmodel.queries import ReadModel
 from ai_infra.readmodel.rows import ArtifactRow
 from ai_infra.settings import Settings
@@ -76,7 +74,7 @@ def _from_row(settings: Settings, row: ArtifactRow, version: int) -> Evidence:
     provenance, produced = row.provenance, row.produced_at
     stated = unverified_registration(envelope)
     if stated is not None and (provenance is None or sha256_hex(provenance.encode()) != stated.provenance_sha256):
-        # An earlier event about these bytes was refused: the provenance that counts is that of the registered one.
+        # An index from before it kept each production: the one that the registration names is still in Kafka.
         event = _produced(settings, row.model, stated.produced_event_id)
         provenance, produced = (event.body.provenance, event.append_time) if event else (None, None)
     return Evidence(
@@ -132,12 +130,3 @@ def _from_log(settings: Settings, model: str, artifact: str) -> Evidence:
             found_in="log",
         )
     raise NotRegistered(f"the log of {model}, as far as Kafka still has it, registers no artifact {artifact}")
-
-
-def unverified_registration(envelope: str) -> Registration | None:
-    """What a registration's envelope states, unverified: to know where to look. None for what cannot be read."""
-    try:
-        parsed = Envelope.parse(envelope)
-        return Registration.read(Statement.parse(parsed.payload, PREDICATE_TYPE))
-    except AiInfraError:
-        return None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from ai_infra.errors import AiInfraError
 from ai_infra.events.avro import rfc3339
 from ai_infra.events.lanes import MODEL_NAME
 from ai_infra.manifest.dsse import Envelope, Sign
@@ -128,3 +129,11 @@ def open_registration(
         if found != value:
             raise BadStatement(f"the registration is of {name} {found}, expected {value}")
     return registration
+
+
+def unverified_registration(envelope: str) -> Registration | None:
+    """What a registration's envelope states, unverified: to know where to look. None for what cannot be read."""
+    try:
+        return Registration.read(Statement.parse(Envelope.parse(envelope).payload, PREDICATE_TYPE))
+    except AiInfraError:
+        return None

@@ -81,14 +81,16 @@ class ReadModel:
         return self._list(JobRow, "jobs", {"model": model, "status": status}, "created_at DESC, job_id", limit)
 
     def artifact(self, artifact_id: str) -> ArtifactRow | None:
-        return self._one(ArtifactRow, "artifacts", {"artifact_id": artifact_id})
+        return self._one(ArtifactRow, "artifact_details", {"artifact_id": artifact_id})
 
     def artifact_version(self, model: str, version: int) -> ArtifactRow | None:
-        return self._one(ArtifactRow, "artifacts", {"model": model, "version": version})
+        return self._one(ArtifactRow, "artifact_details", {"model": model, "version": version})
 
     def artifact_by_signature(self, manifest_signature_id: str) -> ArtifactRow | None:
         """The artifact whose manifest has this signature, in any of its attestations."""
-        found = self._list(ArtifactRow, "artifacts", {"manifest_signature_id": manifest_signature_id}, "created_at", 1)
+        found = self._list(
+            ArtifactRow, "artifact_details", {"manifest_signature_id": manifest_signature_id}, "created_at", 1
+        )
         if found:
             return found[0]
         query = "SELECT artifact_id FROM attestations WHERE manifest_signature_id = %s LIMIT 1"
@@ -106,7 +108,7 @@ class ReadModel:
     ) -> list[ArtifactRow]:
         """Newest first."""
         where = {"model": model, "status": status, "artifact_sha256": sha256, "job_id": job_id}
-        return self._list(ArtifactRow, "artifacts", where, "created_at DESC, artifact_id", limit)
+        return self._list(ArtifactRow, "artifact_details", where, "created_at DESC, artifact_id", limit)
 
     def versions(self, artifact_ids: Iterable[str | None]) -> dict[str, int]:
         """The versions of those of these artifacts that have one, by artifact."""

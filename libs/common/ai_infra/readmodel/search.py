@@ -35,7 +35,7 @@ def search_artifacts(url: str, text: str, *, model: str | None = None, limit: in
     """Artifacts in one of whose facts `text` occurs, whatever its case; newest first."""
     pattern = "%" + text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%"
     query = sql.SQL(
-        "SELECT {names} FROM artifacts WHERE ({found}) AND (%(model)s::text IS NULL OR model = %(model)s) "
+        "SELECT {names} FROM artifact_details WHERE ({found}) AND (%(model)s::text IS NULL OR model = %(model)s) "
         "ORDER BY created_at DESC, artifact_id LIMIT %(limit)s"
     ).format(
         names=sql.SQL(", ").join(sql.Identifier(f.name) for f in fields(ArtifactRow)),

@@ -13,6 +13,7 @@ from ai_infra.events.generated import (
     DatasetRef,
     EvaluationRecorded,
 )
+from ai_infra.manifest.registration import unverified_registration
 from ai_infra_indexer.projection.rows import Mode, RowChange, Sequenced, Value, as_json
 
 
@@ -36,8 +37,7 @@ def edge(
 
 def produced(said: Sequenced[ArtifactProduced]) -> tuple[RowChange, ...]:
     body = said.body
-    first: dict[str, Value] = {
-        "model": body.model,
+    claimed: dict[str, Value] = {
         "status": "produced",
         "job_id": body.job_id,
         "artifact_uri": body.artifact_uri,
@@ -45,19 +45,34 @@ def produced(said: Sequenced[ArtifactProduced]) -> tuple[RowChange, ...]:
         "artifact_bytes": body.artifact_bytes,
         "manifest_uri": body.manifest_uri,
         "manifest_sha256": body.manifest_sha256,
-        "provenance": body.provenance,
         "input_checksum": body.input_checksum,
-        "produced_at": said.at,
-        "created_at": said.at,
+        "reasons": None,
         "updated_at": said.at,
-        "first_position": said.position,
         "last_position": said.position,
     }
-    # Produced again (the same bytes from another training) is told by the attestation that the registry gives it.
-    changes = [RowChange("artifacts", {"artifact_id": body.artifact_id}, first, Mode.FIRST)]
-    if body.job_id is not None:
-        changes.append(edge(said, ("artifact", body.artifact_id), "trained_by", ("job", body.job_id)))
-    return tuple(changes)
+    birth: dict[str, Value] = {"model": body.model, "created_at": said.at, "first_position": said.position}
+    # Until it is registered the newest claim is shown: the one before was refused, or will be told by an attestation.
+    # No lineage yet: what a claim says of its origin is a fact once the registry has verified it.
+    unless = ("status", ("registered", "revoked"))
+    return (
+        RowChange("artifacts", {"artifact_id": body.artifact_id}, claimed, on_insert=birth, unless=unless),
+        RowChange(
+            "productions",
+            {"event_id": said.event.id},
+            {
+                "artifact_id": body.artifact_id,
+                "model": body.model,
+                "job_id": body.job_id,
+                "manifest_uri": body.manifest_uri,
+                "manifest_sha256": body.manifest_sha256,
+                "provenance": body.provenance,
+                "input_checksum": body.input_checksum,
+                "produced_at": said.at,
+                "position": said.position,
+            },
+            Mode.FIRST,
+        ),
+    )
 
 
 def registered(said: Sequenced[ArtifactRegistered]) -> tuple[RowChange, ...]:
@@ -92,9 +107,11 @@ def registered(said: Sequenced[ArtifactRegistered]) -> tuple[RowChange, ...]:
         "keyring_version": body.keyring_version,
         "registered_at": said.at,
         "status": "registered",
+        "reasons": None,
     }
     birth: dict[str, Value] = {"model": body.model, "created_at": said.at, "first_position": said.position}
     key = {"artifact_id": body.artifact_id}
+    stated = unverified_registration(body.manifest_signature.envelope)
     changes = [
         RowChange("artifacts", key, {**first, **values}, on_insert=birth, unless=("status", ("revoked",)))
         if body.attestation == 1
@@ -110,6 +127,7 @@ def registered(said: Sequenced[ArtifactRegistered]) -> tuple[RowChange, ...]:
                 "builder_id": body.builder_id,
                 "input_checksum": body.input_checksum,
                 "created_by": body.created_by,
+                "produced_event_id": stated.produced_event_id if stated is not None else None,
                 "registered_at": said.at,
                 **said.said,
             },
