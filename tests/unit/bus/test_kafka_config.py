@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
 
-from ai_infra.bus.kafka.config import client_config, group_config, producer_config, reader_config, transactional_config
+from ai_infra.bus.kafka.config import (
+    client_config,
+    group_config,
+    opened,
+    producer_config,
+    reader_config,
+    transactional_config,
+)
+from ai_infra.errors import ConfigurationError
 from ai_infra.settings import Settings, load_settings
 
 CONFIGS: dict[str, Callable[[Settings], dict[str, Any]]] = {
@@ -68,3 +79,23 @@ def test_what_is_said_is_acknowledged_by_all_and_not_doubled(careless: Settings,
 
 def test_a_dead_process_holds_readers_back_for_ten_seconds(careless: Settings) -> None:
     assert transactional_config(careless, "x", "x")["transaction.timeout.ms"] == 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("KAFKA_SASL_MECHANSM", "PLAIN", 'KAFKA_SASL_MECHANSM: No such configuration property: "sasl.mechansm"'),
+        ("KAFKA_SECURITY_PROTOCOL", "hunter2", "KAFKA_SECURITY_PROTOCOL: Invalid value"),
+        ("KAFKA_SSL_CA_LOCATION", "/nowhere.pem", "ssl.ca.location failed"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Consumer, Producer, AdminClient])
+def test_a_setting_that_the_client_does_not_take_is_named_without_its_value(
+    tmp_path: Path, kind: Any, name: str, value: str, said: str
+) -> None:
+    wishes = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "KAFKA_SECURITY_PROTOCOL": "SSL", name: value}
+    settings = load_settings(environ=wishes, directory=tmp_path)
+    with pytest.raises(ConfigurationError, match=re.escape(said)) as caught:
+        opened(kind, client_config(settings, "x", **({"group.id": "x"} if kind is Consumer else {})))
+    assert "docs/configuration.md" in str(caught.value)
+    assert value == "PLAIN" or value not in str(caught.value)

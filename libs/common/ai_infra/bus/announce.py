@@ -14,7 +14,7 @@ import orjson
 from confluent_kafka import KafkaError, Message, Producer
 
 from ai_infra.bus.broadcast import Broadcast
-from ai_infra.bus.kafka.config import producer_config, unavailable
+from ai_infra.bus.kafka.config import opened, producer_config, unavailable
 from ai_infra.bus.kafka.schema_registry import framing, verifier_for
 from ai_infra.errors import ConfigurationError, UnavailableError
 from ai_infra.events.body import Body
@@ -132,7 +132,7 @@ def _produce(settings: Settings, signed: SignedRecord) -> None:
         else:
             acknowledged.append(message)
 
-    producer = Producer(producer_config(settings, "announce", **{"message.timeout.ms": int(TIMEOUT_S * 1000)}))
+    producer = opened(Producer, producer_config(settings, "announce", **{"message.timeout.ms": int(TIMEOUT_S * 1000)}))
     producer.produce(
         signed.topic,
         key=signed.key,

@@ -17,7 +17,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from ai_infra.bus.decision import NO_POLICY, PolicyView
 from ai_infra.bus.kafka.admin import BETWEEN_ATTEMPTS, LEADER_MOVED
-from ai_infra.bus.kafka.config import reader_config
+from ai_infra.bus.kafka.config import opened, reader_config
 from ai_infra.bus.kafka.consume import check_message_error, record_from_message
 from ai_infra.bus.kafka.schema_registry import verifier_for
 from ai_infra.errors import AiInfraError, UnavailableError
@@ -60,7 +60,7 @@ class Broadcast:
         self._waiting: list[Record] = []  # policies, in their order, the first of which names an unknown keyring
         self._since: list[tuple[int, Keyring]] = []  # append time (ms) of what brought a keyring
         self._positions = dict.fromkeys(TOPICS, 0)
-        self._consumer = Consumer(reader_config(settings, f"{service}.broadcast"))
+        self._consumer = opened(Consumer, reader_config(settings, f"{service}.broadcast"))
         self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in TOPICS])
 
     @property

@@ -22,7 +22,7 @@ from confluent_kafka import (
 )
 
 from ai_infra.bus.kafka.admin import KafkaAdmin
-from ai_infra.bus.kafka.config import reader_config
+from ai_infra.bus.kafka.config import opened, reader_config
 from ai_infra.bus.kafka.consume import LostOffsetsError, RestartNeededError, record_from_message
 from ai_infra.bus.lane import Lane
 from ai_infra.bus.state_records import read_state_record
@@ -61,7 +61,7 @@ class Restorer:
         self._make_lane = make_lane
         self._catch_up = catch_up
         self._admin = KafkaAdmin(settings, timeout=CALL_SECONDS)
-        self._reader = Consumer(reader_config(settings, f"{service}.restore"))
+        self._reader = opened(Consumer, reader_config(settings, f"{service}.restore"))
 
     def restore(
         self,

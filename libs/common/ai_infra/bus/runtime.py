@@ -22,7 +22,7 @@ from ai_infra.bus.assignment import Assignment
 from ai_infra.bus.batch import Batch
 from ai_infra.bus.gauges import LaneGauges
 from ai_infra.bus.judge import Judge
-from ai_infra.bus.kafka.config import MAX_POLL_INTERVAL_MS
+from ai_infra.bus.kafka.config import MAX_POLL_INTERVAL_MS, opened
 from ai_infra.bus.kafka.consume import RestartNeededError, check_message_error, record_from_message
 from ai_infra.bus.lane import Lane
 from ai_infra.bus.records import PendingWork
@@ -64,7 +64,7 @@ class Runtime:
         self._service = service
         self._group = str(consumer_config["group.id"])
         self._incremental = consumer_config.get("group.protocol") == "consumer"
-        self._consumer = Consumer(consumer_config)
+        self._consumer = opened(Consumer, consumer_config)
         self._producer = producer
         self._restorer = restorer
         self._judge = judge

@@ -17,7 +17,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaException, Producer, TopicPartition
 
 from ai_infra.bus.batch import Outgoing
-from ai_infra.bus.kafka.config import transactional_config, transactional_id_prefix
+from ai_infra.bus.kafka.config import opened, transactional_config, transactional_id_prefix
 from ai_infra.bus.kafka.consume import RestartNeededError
 from ai_infra.errors import AiInfraError
 from ai_infra.settings import Settings
@@ -38,7 +38,7 @@ class TransactionalProducer:
     def __init__(self, settings: Settings, *, service: str) -> None:
         # Random per process: a name that outlives it would have to be given out, and two owners would fence each other.
         transactional_id = f"{transactional_id_prefix(service)}{uuid.uuid4()}"
-        self._producer = Producer(transactional_config(settings, service, transactional_id))
+        self._producer = opened(Producer, transactional_config(settings, service, transactional_id))
         self._beside = _Beside(f"transactions of {service}")
 
     def initialise(self) -> None:

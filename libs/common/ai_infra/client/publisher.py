@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from ai_infra.bus.kafka.config import producer_config, unavailable
+from ai_infra.bus.kafka.config import opened, producer_config, unavailable
 from ai_infra.bus.kafka.schema_registry import framing
 from ai_infra.client.exceptions import ClientClosed, NotAcknowledged
 from ai_infra.client.handles import Published
@@ -169,7 +169,8 @@ class Publisher:
                 return
 
     def _open(self) -> Producer:
-        return Producer(
+        return opened(
+            Producer,
             producer_config(
                 self._settings,
                 "client",
@@ -180,5 +181,5 @@ class Publisher:
                     # fill their batches all the same, while the ones before are under way.
                     "linger.ms": 0,
                 },
-            )
+            ),
         )

@@ -14,7 +14,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from ai_infra.bus.kafka.admin import KafkaAdmin, Partition
-from ai_infra.bus.kafka.config import reader_config, unavailable
+from ai_infra.bus.kafka.config import opened, reader_config, unavailable
 from ai_infra.bus.kafka.consume import check_message_error, record_from_message
 from ai_infra.client.exceptions import AnswerTimeout, ClientClosed
 from ai_infra.client.gate import Gate
@@ -43,12 +43,13 @@ class Reader:
         self._positions = dict(offsets)
         self.refused = 0
         """Records passed over because they did not verify."""
-        self._consumer = Consumer(
+        self._consumer = opened(
+            Consumer,
             reader_config(
                 settings,
                 "client",
                 **{"queued.max.messages.kbytes": _QUEUE_KIB, "queued.min.messages": 1_000},
-            )
+            ),
         )
         self._consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in offsets.items()])
 

@@ -31,7 +31,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
     ResourceType,
 )
 
-from ai_infra.bus.kafka.config import KafkaUnavailableError, client_config, no_broker, unavailable
+from ai_infra.bus.kafka.config import KafkaUnavailableError, client_config, no_broker, opened, unavailable
 from ai_infra.errors import AiInfraError
 from ai_infra.settings import Settings
 
@@ -123,7 +123,7 @@ class KafkaAdmin:
     def __init__(self, settings: Settings, *, timeout: float = TIMEOUT) -> None:
         self._settings = settings
         self._timeout = timeout
-        self._client = AdminClient(client_config(settings, "admin"))
+        self._client = opened(AdminClient, client_config(settings, "admin"))
 
     def topics(self) -> dict[str, TopicState]:
         """All topics but Kafka's own."""
@@ -326,7 +326,7 @@ class KafkaAdmin:
                     raise
                 # An admin client keeps the leader epochs that it has once seen, for minutes after a broker's restart,
                 # and asks with them in vain (librdkafka 2.16). A new one asks anew.
-                self._client = AdminClient(client_config(self._settings, "admin"))
+                self._client = opened(AdminClient, client_config(self._settings, "admin"))
             time.sleep(BETWEEN_ATTEMPTS)  # between two questions
 
     @contextmanager
@@ -339,7 +339,7 @@ class KafkaAdmin:
         config = client_config(
             self._settings, "admin", **{"group.id": group, "enable.auto.commit": False, "group.protocol": "classic"}
         )
-        consumer = Consumer(config)
+        consumer = opened(Consumer, config)
         try:
             yield consumer
         except KafkaException as error:

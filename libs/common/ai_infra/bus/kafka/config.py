@@ -6,17 +6,24 @@ and can't be changed from outside. A configuration may hold a password: it must 
 
 from __future__ import annotations
 
+import re
 import socket
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 
-from ai_infra.errors import UnavailableError
+from ai_infra.errors import ConfigurationError, UnavailableError
 from ai_infra.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+C = TypeVar("C")
+
+# How librdkafka names the setting that it refuses, and its value, which may be a password in the wrong place.
+_PROPERTY: Final = re.compile(r'configuration property:? "([a-z0-9._]+)"')
+_QUOTED_VALUE: Final = re.compile(r'Invalid value "[^"]*"')
 
 # Largest batch of a lane topic, bytes; also set on the topics. A body has at most 48 KiB: no limit to events.
 LANE_BATCH_BYTES: Final = 1_048_576
@@ -147,6 +154,21 @@ def transactional_config(settings: Settings, service: str, transactional_id: str
             **ours,
         },
     )
+
+
+def opened(kind: Callable[[dict[str, Any]], C], config: dict[str, Any]) -> C:
+    """A client of this kind (Consumer, Producer, AdminClient). Raises ConfigurationError for settings that it does not
+    take, without their values."""
+    try:
+        return kind(config)
+    except KafkaException as error:
+        said = str(error.args[0].str() if isinstance(error.args[0], KafkaError) else error.args[0])
+        found = _PROPERTY.search(said)
+        name = f"KAFKA_{found[1].upper().replace('.', '_')}: " if found is not None else ""
+        raise ConfigurationError(
+            f"The Kafka client does not take its settings: {name}{_QUOTED_VALUE.sub('Invalid value', said)}. Each "
+            "KAFKA_<NAME> is a setting of librdkafka by its own name; docs/configuration.md says how."
+        ) from None
 
 
 def transactional_id_prefix(service: str) -> str:
