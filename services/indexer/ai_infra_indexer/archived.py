@@ -42,6 +42,16 @@ class ArchivedLane:
         except NotFound:
             return None
 
+    def kept(self, size: int) -> bytes:
+        """The bytes of the checkpoint that was kept for good at this size, unverified. Raises NotFound."""
+        return self._reader.get(f"{self._prefix}checkpoints/{size:020d}", max_bytes=_MAX_NOTE)
+
+    def kept_sizes(self) -> list[int]:
+        """The sizes at which checkpoints were kept, in order."""
+        prefix = f"{self._prefix}checkpoints/"
+        names = (path.removeprefix(prefix) for path in self._reader.list(prefix))
+        return sorted(int(name) for name in names if name.isdecimal())
+
     def claimed_size(self, note: bytes) -> int:
         """The size that a note speaks of. Unverified: only good for knowing how much to read before verifying it."""
         return Checkpoint.parse(parse_note(note).text).size

@@ -31,7 +31,7 @@ from ai_infra.tlog.checkpoint import OpenedCheckpoint, open_checkpoint
 from ai_infra.tlog.heads import lane_origin
 from ai_infra.tlog.note import VerifierKey
 from ai_infra.tlog.proof_file import LogProof, verify_log_proof
-from ai_infra.tlog.proofs import TileHashes, inclusion_proof
+from ai_infra.tlog.proofs import TileHashes
 from ai_infra.tlog.tiles import TILE_WIDTH, bundle_width, decode_bundle, entries_path, tile_path
 from ai_infra.trust.keyring import AUDIT, Keyring
 
@@ -99,16 +99,14 @@ class Receipts:
 
         Entries below `searched` are known not to be it.
         """
-        checkpoint = self._checkpoint()
-        if checkpoint is None:
+        opened = self._checkpoint()
+        if opened is None:
             return None, searched
-        note, opened = checkpoint
         size = opened.checkpoint.size
         for position, entry in self._backwards(size, searched, published):
             if _hash_of(entry) != published.hash:
                 continue
-            hashes = TileHashes(size, self._tile)
-            proof = LogProof(position, tuple(inclusion_proof(position, size, hashes)), note)
+            proof = LogProof.make(position, opened, TileHashes(size, self._tile))
             receipt = Receipt(
                 event_id=published.id,
                 event_hash=published.hash,
@@ -123,12 +121,12 @@ class Receipts:
             return receipt, size
         return None, size
 
-    def _checkpoint(self) -> tuple[bytes, OpenedCheckpoint] | None:
+    def _checkpoint(self) -> OpenedCheckpoint | None:
         try:
             note = self._reader.get(f"{self._prefix}checkpoint", max_bytes=_MAX_NOTE)
         except NotFound:
             return None
-        return note, open_checkpoint(note, origin=self._origin, log_keys=audit_keys(self._keyring(), self._origin))
+        return open_checkpoint(note, origin=self._origin, log_keys=audit_keys(self._keyring(), self._origin))
 
     def _backwards(self, size: int, searched: int, published: Published) -> Iterator[tuple[int, bytes]]:
         record = published.record

@@ -27,7 +27,9 @@ It must never trust a size or a root that did not come out of a verified checkpo
                      open_checkpoint(data, *, origin, log_keys, witnesses=(), quorum=0) -> OpenedCheckpoint
     cosignature.py   cosign(note, signer, timestamp) -> bytes
     heads.py         Heads(origin, time_ms, lanes: tuple[LaneHead(size, root), ...]): .text; sign_heads; open_heads
-    proof_file.py    LogProof(index, hashes, checkpoint, extra): .to_bytes(), LogProof.parse(data)
+    proof_file.py    LogProof(index, hashes, checkpoint, extra): .to_bytes(), LogProof.parse(data), LogProof.make(...)
                      verify_log_proof(data, *, entry, origin, log_keys, witnesses=(), quorum=0) -> OpenedCheckpoint
+    consistency_file.py  ConsistencyFile(old_size, hashes, checkpoint): .to_bytes(), .parse(data), .make(...)
+                     verify_consistency_file(data, *, old, log_keys, witnesses=(), quorum=0) -> OpenedCheckpoint
     exceptions.py    TlogError and its subclasses, each with a stable `code`
 """

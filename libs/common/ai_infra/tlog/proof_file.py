@@ -14,18 +14,19 @@ be believed.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ai_infra.tlog.checkpoint import OpenedCheckpoint, open_checkpoint, parse_size
 from ai_infra.tlog.exceptions import BadProof, MalformedCheckpoint, MalformedNote
-from ai_infra.tlog.note import MAX_NOTE_BYTES, VerifierKey, decode_base64
-from ai_infra.tlog.proofs import verify_inclusion
+from ai_infra.tlog.note import VerifierKey, decode_base64
+from ai_infra.tlog.proofs import HashReader, inclusion_proof, verify_inclusion
 from ai_infra.tlog.tree import HASH_BYTES, leaf_hash
 
 _HEADER: Final = "c2sp.org/tlog-proof@v1"
-_MAX_HASHES: Final = 63  # a tree of fewer than 2^63 leaves is at most that high
+MAX_HASHES: Final = 63  # a tree of fewer than 2^63 leaves is at most that high
+MAX_PROOF_BYTES: Final = 16 << 20  # a checkpoint is bounded by itself; `extra` may carry keyrings and an entry
 FILE_EXTENSION: Final = ".tlog-proof"
 
 
@@ -37,6 +38,12 @@ class LogProof:
     hashes: tuple[bytes, ...]
     checkpoint: bytes
     extra: bytes | None = None
+
+    @classmethod
+    def make(cls, index: int, opened: OpenedCheckpoint, hashes: HashReader, *, extra: bytes | None = None) -> LogProof:
+        """The proof of leaf `index` under a verified checkpoint, from the hashes of the checkpoint's tree."""
+        proof = inclusion_proof(index, opened.checkpoint.size, hashes)
+        return cls(index, tuple(proof), opened.note, extra)
 
     def to_bytes(self) -> bytes:
         """The proof file."""
@@ -50,8 +57,8 @@ class LogProof:
     @classmethod
     def parse(cls, data: bytes) -> LogProof:
         """Read a proof file; nothing in it is verified by this."""
-        if len(data) > MAX_NOTE_BYTES:
-            raise BadProof(f"a proof file has at most {MAX_NOTE_BYTES} bytes, not {len(data)}")
+        if len(data) > MAX_PROOF_BYTES:
+            raise BadProof(f"a proof file has at most {MAX_PROOF_BYTES} bytes, not {len(data)}")
         head, blank, checkpoint = data.partition(b"\n\n")
         if not blank or not checkpoint:
             raise BadProof("expected a proof, a blank line and a checkpoint")
@@ -68,12 +75,20 @@ class LogProof:
             if not lines or not lines[0].startswith("index "):
                 raise BadProof("expected a line 'index <decimal>'")
             index = parse_size(lines.pop(0).removeprefix("index "))
-            hashes = tuple(decode_base64(line) for line in lines)
+            hashes = parse_hashes(lines)
         except (MalformedNote, MalformedCheckpoint) as error:
             raise BadProof(f"malformed proof: {error}") from None
-        if len(hashes) > _MAX_HASHES or any(len(item) != HASH_BYTES for item in hashes):
-            raise BadProof(f"a proof has at most {_MAX_HASHES} hashes of {HASH_BYTES} bytes")
         return cls(index, hashes, checkpoint, extra)
+
+
+def parse_hashes(lines: Sequence[str]) -> tuple[bytes, ...]:
+    """The hashes of a proof, one in base64 on each line. Raises BadProof, MalformedNote."""
+    if len(lines) > MAX_HASHES:
+        raise BadProof(f"a proof has at most {MAX_HASHES} hashes, not {len(lines)}")
+    hashes = tuple(decode_base64(line) for line in lines)
+    if any(len(item) != HASH_BYTES for item in hashes):
+        raise BadProof(f"a proof's hashes have {HASH_BYTES} bytes")
+    return hashes
 
 
 def verify_log_proof(
