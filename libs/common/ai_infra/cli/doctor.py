@@ -70,11 +70,18 @@ def _keys(settings: Settings) -> str:
 
 
 def _kafka(settings: Settings) -> str:
+    from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
+    from ai_infra.bus.kafka.config import unavailable
+
     admin = AdminClient({**settings.kafka.client_config(), "log_level": 0, "socket.timeout.ms": TIMEOUT_SECONDS * 1000})
-    cluster = admin.list_topics(timeout=TIMEOUT_SECONDS)
-    return f"{len(cluster.brokers)} broker, {len(cluster.topics)} topics at {settings.kafka.bootstrap_servers}"
+    try:
+        cluster = admin.list_topics(timeout=TIMEOUT_SECONDS)
+    except KafkaException as error:
+        raise unavailable(f"asking {settings.kafka.bootstrap_servers} for its topics", error) from None
+    brokers = f"{len(cluster.brokers)} broker{'' if len(cluster.brokers) == 1 else 's'}"
+    return f"{brokers}, {len(cluster.topics)} topics at {settings.kafka.bootstrap_servers}"
 
 
 def _database(settings: Settings) -> str:

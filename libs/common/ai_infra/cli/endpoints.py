@@ -55,17 +55,29 @@ def _configured(settings: Settings) -> Iterable[tuple[str, str, str]]:
 def _of_stack(settings: Settings) -> Iterable[tuple[str, str, str]]:
     """Replicas of the stack in this directory whose broker is the one that the settings name."""
     services = installed_services()
+    for _, addresses in _stacks(settings):
+        for name, url in addresses.items():
+            service = name.rpartition("-")[0]
+            if service in services and url:
+                yield service, name, url
+
+
+def revival(settings: Settings) -> str | None:
+    """The command that starts again what doesn't run of the stack in this directory; None where none is used."""
+    for name, _ in _stacks(settings):
+        return "ai-infra dev up --services" + (f" --name {name}" if name != "dev" else "")
+    return None
+
+
+def _stacks(settings: Settings) -> Iterable[tuple[str, Mapping[str, str]]]:
+    """Names and addresses of the stacks in this directory whose broker is the one that the settings name."""
     for state in sorted((Path.cwd() / ".ai-infra").glob("*/state.json")):
         try:
             addresses = Stack(state.parent.name, Path.cwd()).urls()
         except AiInfraError:
             continue
-        if addresses.get("kafka") != settings.kafka.bootstrap_servers:
-            continue
-        for name, url in addresses.items():
-            service = name.rpartition("-")[0]
-            if service in services and url:
-                yield service, name, url
+        if addresses.get("kafka") == settings.kafka.bootstrap_servers:
+            yield state.parent.name, addresses
 
 
 def _ask(service: str, name: str, url: str) -> Replica:

@@ -81,14 +81,13 @@ def _page(vitals: Vitals) -> Any:
                 ],
             )
         )
-    urgent = sorted(vitals.findings, key=lambda finding: not finding.problem)
-    if urgent:
+    if vitals.findings:
         sections.append(
             rows(
                 ("", "where", "what", "next"),
                 [
                     (styled("!", "bold red") if f.problem else styled("i", "yellow"), f.subject, f.what, f.next)
-                    for f in urgent
+                    for f in vitals.findings
                 ],
             )
         )

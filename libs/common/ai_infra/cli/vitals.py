@@ -15,7 +15,7 @@ from typing import Final
 from ai_infra.bus.broadcast import Broadcast
 from ai_infra.bus.kafka.topics import SERVICE_INPUTS, SERVICES, check_topics, group_of
 from ai_infra.bus.kafka.unread import RETENTION_ALARM, retention_used, retentions
-from ai_infra.cli.endpoints import Replica, replicas
+from ai_infra.cli.endpoints import Replica, replicas, revival
 from ai_infra.cli.halted import HaltedLane, halted_lanes
 from ai_infra.cli.letters import OPEN, dead_letters
 from ai_infra.cli.output import duration
@@ -93,14 +93,17 @@ def examine(settings: Settings, say: Say = lambda _: None) -> Vitals:
     say("asking the replicas")
     answering = replicas(settings)
     say("asking Kafka")
-    _part(vitals, "Kafka", "ai-infra dev status", lambda: _kafka(settings, vitals, answering, say))
+    revive = revival(settings) or "ai-infra doctor"
+    _part(vitals, "Kafka", revive, lambda: _kafka(settings, vitals, answering, say))
     if settings.database.configured:
         say("asking Postgres")
-        _part(vitals, "Postgres", "ai-infra dev status", lambda: _postgres(settings, vitals))
+        _part(vitals, "Postgres", revive, lambda: _postgres(settings, vitals))
     else:
         vitals.parts["Postgres"] = "not configured"
     say("asking the object store")
-    _part(vitals, "object store", "ai-infra doctor", lambda: _objects(settings))
+    _part(vitals, "object store", revive, lambda: _objects(settings))
+    # Causes before effects: a service that isn't ready often waits for one of the parts.
+    vitals.findings.sort(key=lambda f: (not f.problem, f.subject not in vitals.parts))
     return vitals
 
 
