@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ai_infra.cli.output import fail
+from ai_infra.cli.output import fail, progress
 from ai_infra.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ def speaking(event: str, key_id: str | None = None) -> Iterator[Client]:
     """A client with a key at hand that may say this event type, or with the key of that id."""
     from ai_infra.client import Client
 
-    with Client.from_env(speaking=event, key_id=key_id) as client:
+    with progress("asking Kafka for the keyring"):
+        client = Client.from_env(speaking=event, key_id=key_id)
+    with client:
         yield client
 
 

@@ -102,13 +102,15 @@ def tail(
 
     settings = load_settings()
     partitions = _partitions(settings, topic, model, lane)
-    reader = LogReader(settings)
-    gate = Gate(settings)
-    starts = (
-        {p: marks.high for p, marks in reader.admin.watermarks(partitions).items()}
-        if since is None
-        else reader.admin.offsets_at(partitions, _millis(parse_time(since)))
-    )
+    begin = None if since is None else _millis(parse_time(since))
+    with progress("asking Kafka"):
+        reader = LogReader(settings)
+        gate = Gate(settings)
+        starts = (
+            {p: marks.high for p, marks in reader.admin.watermarks(partitions).items()}
+            if begin is None
+            else reader.admin.offsets_at(partitions, begin)
+        )
     wanted = _about(model)
     if not as_json:
         note("following; Ctrl-C ends it")
