@@ -170,8 +170,27 @@ def _compare(
         elif column == "causes":
             found = [str(cause) for cause in found]
         if found != value:
-            shown, wanted = _short(found), _short(value)
-            report.add(position, "changed_row", f"{table}.{column} is {shown}; the entry says {wanted}")
+            path, there, said = _difference(column, found, value)
+            shown, wanted = _short(there), _short(said)
+            report.add(position, "changed_row", f"{table}.{path} is {shown}; the entry says {wanted}")
+
+
+def _difference(path: str, found: Any, wanted: Any) -> tuple[str, Any, Any]:
+    """Where two values differ first: inside of JSON objects by the path, so that the change itself is shown."""
+    import orjson
+
+    values = []
+    for value in (found, wanted):
+        try:
+            values.append(orjson.loads(value) if isinstance(value, str) else value)
+        except orjson.JSONDecodeError:
+            values.append(value)
+    one, two = values
+    if isinstance(one, dict) and isinstance(two, dict):
+        for name in sorted({*one, *two}):
+            if one.get(name) != two.get(name):
+                return _difference(f"{path}.{name}", one.get(name, "missing"), two.get(name, "missing"))
+    return path, found, wanted
 
 
 def _short(value: Any) -> str:

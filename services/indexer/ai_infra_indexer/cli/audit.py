@@ -139,7 +139,11 @@ def _show_audit(reports: list[LaneReport], problems: list[Problem], *, json: boo
         listed = [(p.lane, p.source, p.position, p.code, p.detail) for p in problems]
         return stack(
             rows(heading, content),
-            rows(("lane", "in", "position", "problem", "detail"), listed, title=f"{len(problems)} problem(s)"),
+            rows(
+                ("lane", "in", "position", "problem", "detail"),
+                listed,
+                title=f"{len(problems)} problem{'' if len(problems) == 1 else 's'}",
+            ),
         )
 
     show({"ok": not problems, "lanes": lanes, "problems": problems}, json=json, table=table)
