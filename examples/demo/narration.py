@@ -85,8 +85,9 @@ def suggest(commands: Sequence[tuple[str, str]]) -> None:
     if programs not in os.environ.get("PATH", "").split(os.pathsep):
         commands = [(f'export PATH="{programs}:$PATH"', "once in this shell"), *commands]
     width = max(len(command) for command, _ in commands)
+    beside = all(width + len(why) + 4 <= console.width for _, why in commands)
     for command, why in commands:
-        if width + len(why) + 4 <= console.width:
+        if beside:
             console.print(f"  [green]{command:<{width}}[/green]  {why}")
         else:
-            console.print(f"  [green]{command}[/green]\n      {why}")
+            console.print(f"  [dim]# {why}[/dim]\n  [green]{command}[/green]")

@@ -116,7 +116,7 @@ def undo(version: int, before: int) -> list[tuple[str, str]]:
     if before == 0:
         return []
     compare = (f"ai-infra artifact diff {MODEL}@{before} {MODEL}@{version}", "what changed since the version before")
-    back = (f"ai-infra promote rollback {MODEL} --env prod --reason why --wait 30", "go back to it")
+    back = (f"ai-infra promote rollback {MODEL} --env prod --reason why --wait 30", "go back to what served before")
     return [compare, back]
 
 
