@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ai_infra.events.event import Cause
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
@@ -25,9 +27,10 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevokedArtifact:
-    """An artifact that must not serve, and why. Id: `<model>/<artifact_id>`. Never forgotten."""
+    """An artifact that must not serve, why, and by which event. Id: `<model>/<artifact_id>`. Never forgotten."""
 
     reason: str
+    revoked: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

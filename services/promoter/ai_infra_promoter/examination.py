@@ -56,8 +56,9 @@ def forbid(answer: Answer, promotion: Promotion, context: Context) -> Promotion 
     """Refuse a promotion that has lapsed or whose artifact was revoked; None where it may go on."""
     if lapsed := expired(promotion, context):
         return refuse(answer, promotion, PromotionStatus.EXPIRED, lapsed, context)
-    if revoked := revocation(answer, promotion):
-        return refuse(answer, promotion, PromotionStatus.REJECTED, revoked, context)
+    revoked, causes = revocation(answer, promotion)
+    if revoked:
+        return refuse(answer, promotion, PromotionStatus.REJECTED, revoked, context, causes)
     return None
 
 
@@ -74,7 +75,12 @@ def is_waiting(promotion: Promotion) -> bool:
 
 
 def refuse(
-    answer: Answer, promotion: Promotion, status: PromotionStatus, reasons: tuple[Reason, ...], context: Context
+    answer: Answer,
+    promotion: Promotion,
+    status: PromotionStatus,
+    reasons: tuple[Reason, ...],
+    context: Context,
+    facts: tuple[Cause, ...] = (),
 ) -> Promotion:
     """End a pending promotion as `rejected` or `expired`, once that is signed. Returns it as it is now, to be kept.
 
@@ -85,11 +91,11 @@ def refuse(
     promotion = _wait_no_more(answer, promotion)
     step = refusal(promotion, status, reasons, context)
     if answer.get(KnownArtifact, key(promotion.model, promotion.artifact_id)) is None:
-        answer.say(step, (promotion.request,))
+        answer.say(step, (promotion.request, *facts))
         promotion = replace(promotion, status=status, said=step)
         answer.keep(promotion)
     else:
-        sign(answer, promotion, step, (), context)
+        sign(answer, promotion, step, facts, context)
     return promotion
 
 

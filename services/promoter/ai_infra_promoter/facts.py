@@ -76,16 +76,20 @@ def learn_evaluation(state: StateView, event: Event[EvaluationRecorded]) -> Put 
     return Put(record_id, Evaluations(items=(*items, fact)[-KEPT_EVALUATIONS:]))
 
 
-def learn_revocation(body: ArtifactRevoked) -> Put:
+def learn_revocation(event: Event[ArtifactRevoked]) -> Put:
     """An artifact that must not serve any more."""
-    return Put(key(body.model, body.artifact_id), RevokedArtifact(reason=body.reason))
+    body = event.body
+    return Put(
+        key(body.model, body.artifact_id), RevokedArtifact(reason=body.reason, revoked=Cause(event.id, event.lane))
+    )
 
 
-def learn_deployment(state: StateView, body: DeploymentChanged) -> Put | None:
+def learn_deployment(state: StateView, event: Event[DeploymentChanged]) -> Put | None:
     """What serves from now on; None where a newer revision is known.
 
     A rollback to an artifact forgets what served after it, so that the next rollback goes further back, not forth.
     """
+    body = event.body
     record_id = key(body.model, body.env.value)
     known = state.get(Serving, record_id)
     if known is not None and body.revision <= known.revision:
@@ -107,6 +111,7 @@ def learn_deployment(state: StateView, body: DeploymentChanged) -> Put | None:
         promotion_id=body.promotion_id,
         before=before,
         served=served,
+        changed=Cause(event.id, event.lane),
     )
     return Put(record_id, record)
 
@@ -122,11 +127,14 @@ class Facts:
     artifact: KnownArtifact
     evaluation: EvaluationFact | None
     served_before: bool
+    serving: Cause | None
+    """For a rollback: what served when its target was looked for."""
 
     @property
     def causes(self) -> tuple[Cause, ...]:
         """The events that they come from."""
-        return (self.artifact.registered, *((self.evaluation.recorded,) if self.evaluation else ()))
+        evaluated = (self.evaluation.recorded,) if self.evaluation else ()
+        return (self.artifact.registered, *evaluated, *((self.serving,) if self.serving else ()))
 
 
 def target(state: StateView, promotion: Promotion) -> Promotion | tuple[Reason, ...]:
@@ -220,15 +228,21 @@ def facts_for(state: StateView, promotion: Promotion) -> Facts | tuple[Reason, .
     if missing or artifact is None:
         return tuple(missing)
     served = serving is not None and promotion.artifact_id in serving.served
-    return Facts(artifact=artifact, evaluation=evaluation, served_before=served)
+    return Facts(
+        artifact=artifact,
+        evaluation=evaluation,
+        served_before=served,
+        serving=serving.changed if serving is not None and promotion.kind == PromotionKind.ROLLBACK else None,
+    )
 
 
-def revocation(state: StateView, promotion: Promotion) -> tuple[Reason, ...]:
-    """Why the artifact must not serve, if it was revoked."""
+def revocation(state: StateView, promotion: Promotion) -> tuple[tuple[Reason, ...], tuple[Cause, ...]]:
+    """Why the artifact must not serve and which event said so, if it was revoked."""
     found = state.get(RevokedArtifact, key(promotion.model, promotion.artifact_id))
     if found is None:
-        return ()
-    return (_reason("artifact_revoked", f"artifact {promotion.artifact_id} was revoked: {found.reason}"),)
+        return (), ()
+    reason = _reason("artifact_revoked", f"artifact {promotion.artifact_id} was revoked: {found.reason}")
+    return (reason,), (found.revoked,) if found.revoked else ()
 
 
 def check_id(name: str, value: str | None) -> None:

@@ -34,9 +34,10 @@ class KnownArtifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevokedArtifact:
-    """An artifact that must not serve, and why. Id: `<model>/<artifact_id>`."""
+    """An artifact that must not serve, why, and the event that said so. Id: `<model>/<artifact_id>`."""
 
     reason: str
+    revoked: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,8 @@ class Serving:
     promotion_id: str | None
     before: tuple[str, ...]
     served: tuple[str, ...]
+    changed: Cause | None = None
+    """The event that it is from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

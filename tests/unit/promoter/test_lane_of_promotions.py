@@ -93,6 +93,11 @@ def go_on(world: Any, number: int) -> None:
         do(*args)
 
 
+def causes(world: Any, event: Any, topic: str) -> list[Any]:
+    ids = {cause.id for cause in event.causes}
+    return [e for e in world.topics.get(topic, []) if e.id in ids]
+
+
 def check(world: Any) -> None:
     decided = [e.body for e in world.topics.get("promotion.decided", [])]
     changes = [e.body for e in world.topics.get("deployment.changed", [])]
@@ -108,6 +113,19 @@ def check(world: Any) -> None:
 
     # no service lets serve what it knows to be revoked
     assert not world.knew_better
+
+    # what was heard in silence is named by what rests on it: so it can be decided again from the log alone
+    said: list[Any] = []
+    for event in (e for topic in ("promotion.decided", "canary.status") for e in world.topics.get(topic, [])):
+        if event.body in said:
+            continue  # the answer to a request that was sent again
+        said.append(event.body)
+        named = {e.body.artifact_id for e in causes(world, event, "artifact.revoked")}
+        reasons = [r.code for r in getattr(event.body, "reasons", ())] or [getattr(event.body, "reason", "")]
+        if any(reason.startswith("artifact_revoked") for reason in reasons):
+            assert named == {event.body.artifact_id}
+        if event.type == "promotion.decided" and (event.body.kind, event.body.status) == ("rollback", "approved"):
+            assert {e.body.env for e in causes(world, event, "deployment.changed")} == {event.body.target_env}
 
     # revisions of an environment count strictly by one, and each names what served before it
     for env in ENVIRONMENTS:

@@ -23,7 +23,8 @@ from ai_infra.events.generated import (
     EventRefused,
     Reason,
 )
-from ai_infra_registry.decide import OWN_FAILURES, RULES, decide
+from ai_infra_registry.decide import RULES, decide
+from ai_infra_registry.rules.v1 import OWN_FAILURES
 from ai_infra_registry.state import (
     Artifact,
     Attestation,

@@ -26,7 +26,8 @@ from ai_infra.events.generated import (
     Resources,
 )
 from ai_infra_trainer.admission import MAX_INPUT_BYTES, Limits
-from ai_infra_trainer.decide import MAX_TRIES, RULES, rules
+from ai_infra_trainer.decide import RULES, rules
+from ai_infra_trainer.rules.v1 import MAX_TRIES
 from ai_infra_trainer.state import CancelWish, Job, Prepared, Product, Trained
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
