@@ -141,6 +141,35 @@ def test_a_promotion_is_asked_for_followed_and_taken_back(
         ai_infra("artifact", "download", second)
 
 
+@pytest.mark.usefixtures("registry")
+def test_a_job_is_asked_for_again_as_a_new_one_once_the_old_one_is_over(
+    ai_infra: Run, stack: Stack, settings: Settings
+) -> None:
+    name = f"commands-{secrets.token_hex(4)}"
+    nowhere = "git+https://host.invalid/repo@" + "a" * 40
+    asked = ai_infra("job", "submit", "--code", nowhere, "--model", name, "--seed", "7", "--json", "--", "true")
+    with ReadModel(settings.database.url) as found:
+        assert wait_until(lambda: found.job(asked["job_id"]) is not None, 60)
+        with pytest.raises(RuntimeError, match="is requested, and two of it would run"):
+            ai_infra("job", "requeue", asked["job_id"])
+        stack.start_service("trainer")
+        try:
+            with pytest.raises(RuntimeError, match="repository_not_allowed"):
+                ai_infra("job", "status", asked["job_id"], "--model", name, "--wait", "60")
+            again = ai_infra("job", "requeue", asked["job_id"], "--json")
+        finally:
+            stack.stop_service("trainer")
+        assert again["job_id"] != asked["job_id"]
+        assert wait_until(lambda: found.job(again["job_id"]) is not None, 60)
+        old, new = found.job(asked["job_id"]), found.job(again["job_id"])
+        assert old is not None
+        assert new is not None
+        assert (new.model, new.code_ref, new.seed) == (name, nowhere, 7) == (old.model, old.code_ref, old.seed)
+        entry = found.event(again["event_id"])
+        assert entry is not None
+        assert [str(cause) for cause in entry.causes] == [asked["event_id"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -12,6 +12,8 @@ from ai_infra.cli.output import Json, Reason, fail, note, progress, record, rows
 
 app = typer.Typer(help="Submit and follow trainings.", no_args_is_help=True)
 
+_UNDER_WAY = frozenset({"requested", "queued", "running"})
+
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
 Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", help="Wait so long for the result; 0: do not wait.")]
 
@@ -128,20 +130,32 @@ def cancel(job_id: JobId, reason: Reason, wait: Wait = 0, as_json: Json = False)
 
 @app.command()
 def requeue(job_id: JobId, wait: Wait = 0, as_json: Json = False) -> None:
-    """Ask for the same training again, as a new job: same code, data, hyperparameters and seed."""
+    """Ask for the same training again, as a new job: same code, data, hyperparameters and seed.
+
+    For a job that has ended, or that was refused. One that is under way has one result, and is tried again by itself.
+    """
     from dataclasses import replace
 
     from ai_infra.client import Job
     from ai_infra.events.compose import uuid7
     from ai_infra.events.event import Cause
-    from ai_infra.events.generated import JobQueued
+    from ai_infra.events.generated import EventRefused, JobQueued
 
     with reading() as found:
-        model = find_job(found, job_id).model
+        job = find_job(found, job_id)
+    model = job.model
     with speaking("job.queued") as client:
-        asked = [e for e in client.history(JobQueued, model=model) if e.body.job_id == job_id]
+        told = client.history([JobQueued, EventRefused], model=model)
+        asked = [e for e in told if isinstance(e.body, JobQueued) and e.body.job_id == job_id]
         if not asked:
             fail(f"Kafka no longer holds the request of job {job_id}; submit it anew", code="request_gone")
+        refused = any(isinstance(e.body, EventRefused) and e.body.event_id == asked[0].id for e in told)
+        if job.status in _UNDER_WAY and not refused:
+            fail(
+                f"job {job_id} is {job.status}, and two of it would run; wait for it (`ai-infra job status {job_id} "
+                f"--wait 600`), or end it first: ai-infra job cancel {job_id} --reason TEXT --wait 60",
+                code="job_under_way",
+            )
         body = replace(asked[0].body, job_id=uuid7(), requested_by=client.principal)
         cause = Cause(asked[0].id, asked[0].lane)
         published = client.publish(body, subject=body.job_id, causes=(cause,))
