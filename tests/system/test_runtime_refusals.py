@@ -106,6 +106,21 @@ def test_a_run_of_failures_halts_the_lane_alone_until_an_operator_resumes_it(ben
     assert second.ready()[0] == 200
 
 
+def test_a_record_whose_time_its_writer_chose_is_refused_and_says_what_to_mend(bench: Bench) -> None:
+    """Else who has found an expired key would choose a time at which it counted."""
+    bench.replica()
+    model = bench.model()
+    bench.admin.set_topic_config(EvaluationRecorded.TOPIC, {"message.timestamp.type": "CreateTime"})
+    try:
+        until(lambda: bench.ask(model, "ignore") and bench.letters(model), "such a record is refused")
+    finally:
+        bench.admin.set_topic_config(EvaluationRecorded.TOPIC, {"message.timestamp.type": "LogAppendTime"})
+    code, letter = bench.letters(model)[0]
+    assert code == "expired_delegation"
+    assert "topics check --fix" in dict(letter.headers)["dlq_reason"].decode()
+    until(lambda: bench.ask(model) and bench.said(model=model), "the topic is as it was")
+
+
 def test_junk_of_unknown_writers_halts_nothing_and_does_not_fill_the_dead_letters(bench: Bench) -> None:
     replica = bench.replica()
     model = bench.model()

@@ -137,7 +137,7 @@ class Restorer:
                 for message in messages:
                     error = message.error()
                     if error is None:
-                        loading.take(record_from_message(message))
+                        loading.take(record_from_message(message, own=True))
                     elif error.code() == KafkaError._PARTITION_EOF:
                         if (message.offset() or 0) >= end:
                             return loading.read, loading.ignored

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from ai_infra.events.avro import EPOCH
 from ai_infra.events.body import Body
@@ -16,6 +16,9 @@ from ai_infra.events.codec import decode_body
 from ai_infra.events.keys import check_body_key
 
 B_co = TypeVar("B_co", bound=Body, covariant=True)
+
+
+NO_APPEND_TIME: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Record:
     partition: int
     offset: int
     append_time_ms: int
-    """LogAppendTime, milliseconds since the epoch: the same for all readers."""
+    """LogAppendTime, milliseconds since the epoch: the same for all readers. NO_APPEND_TIME: the broker set none."""
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]

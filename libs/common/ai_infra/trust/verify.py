@@ -15,7 +15,7 @@ from typing import Final
 
 from ai_infra.events.body import Body
 from ai_infra.events.codec import registry_id
-from ai_infra.events.event import Attributes, Event, Record, Unverified
+from ai_infra.events.event import NO_APPEND_TIME, Attributes, Event, Record, Unverified
 from ai_infra.events.exceptions import EventError
 from ai_infra.events.parse import read, verify_signature
 from ai_infra.events.schemas import topic_of
@@ -179,6 +179,11 @@ def vouch(raw: bytes, signer: str, keyring: Keyring) -> Voucher:
 def check_life(voucher: Voucher, time_ms: int) -> None:
     """Raise ExpiredDelegation where key or delegation did not count at this time."""
     delegation, key = voucher.delegation, voucher.key
+    if time_ms == NO_APPEND_TIME:
+        raise ExpiredDelegation(
+            "The record has no append time of the broker's, so nothing says that its key counted then: its topic must "
+            "have message.timestamp.type=LogAppendTime (`ai-infra topics check --fix`)."
+        )
     if not key.lives_at(time_ms):
         raise ExpiredDelegation(
             f"The key {key.id} does not count at {time_ms} (from {key.not_before} to {key.not_after})."

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Message
 
 from ai_infra.errors import AiInfraError
-from ai_infra.events.event import Record
+from ai_infra.events.event import NO_APPEND_TIME, Record
 
 
 class LostOffsetsError(AiInfraError):
@@ -23,18 +23,23 @@ class RestartNeededError(AiInfraError):
     code = "restart_needed"
 
 
-def record_from_message(message: Message) -> Record:
-    """The message as a `Record`: raw bytes, all headers in order (a header without a value has b"")."""
+def record_from_message(message: Message, *, own: bool = False) -> Record:
+    """The message as a `Record`: raw bytes, all headers in order (a header without a value has b"").
+
+    A time that the writer chose is no append time: it could be one at which an expired key still counted. `own`: take
+    it all the same, for a topic of which nobody would gain by that (state is numbered and signed).
+    """
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     if topic is None or partition is None or offset is None:
         raise ValueError("a message without topic, partition or offset is not a record")
+    kind, time_ms = message.timestamp()
     received = cast("Sequence[tuple[str, str | bytes | None]]", message.headers() or ())  # a list, when read
     headers = tuple([(name, value if value.__class__ is bytes else _bytes(value)) for name, value in received])
     return Record(
         topic=topic,
         partition=partition,
         offset=offset,
-        append_time_ms=message.timestamp()[1],
+        append_time_ms=time_ms if own or kind == TIMESTAMP_LOG_APPEND_TIME else NO_APPEND_TIME,
         key=_maybe_bytes(message.key()),
         value=_maybe_bytes(message.value()),
         headers=headers,
