@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.bus.lane_bench import LANE, Answer, Bench, Counted, Note, make_event, make_service
+from tests.unit.bus.lane_bench import LANE, MODEL, Answer, Bench, Counted, Note, make_event, make_service
 
 from ai_infra.bus.batch import Batch
 from ai_infra.bus.decision import WorkError
 from ai_infra.bus.halts import CONSECUTIVE_FAILURES, JunkBudget
 from ai_infra.bus.hearing import FORGET_AT_ONCE, FORGET_IDS_AFTER
-from ai_infra.bus.lane import Lane, Sender
+from ai_infra.bus.lane import RESUME_ACTION, Lane, Sender
 from ai_infra.bus.records import SELF, Halt, Head, PendingTimer, SeenId
 from ai_infra.errors import AiInfraError
 from ai_infra.events.codec import decode_body, unframe
 from ai_infra.events.event import Record
+from ai_infra.events.generated import JobCancelRequested, OperatorAction
 
 
 @pytest.fixture
@@ -141,6 +143,20 @@ def test_a_run_of_failures_halts_the_lane_and_an_operator_resumes_it(bench: Benc
     going = [bench.lane.event(make_event("fail"), bench.batch) for _ in range(CONSECUTIVE_FAILURES)]
     assert going == [True] * (CONSECUTIVE_FAILURES - 1) + [False]
     assert bench.lane.state.get(Halt, SELF) is not None
+    resume = OperatorAction(action=RESUME_ACTION, target="tester", operator="o", arguments_json="{}", reason="r")
+    of_one_model = replace(make_event("resume"), body=resume)
+    bench.lane.event(of_one_model, bench.batch)
+    assert bench.lane.halted is not None  # the lane is other models' too
+    bench.lane.event(replace(make_event("resume"), body=resume, model=""), bench.batch)
+    assert bench.lane.halted is None
+
+
+def test_an_event_that_the_service_does_not_listen_to_is_not_decided(bench: Bench) -> None:
+    """As a redrive could bring one."""
+    body = JobCancelRequested(job_id="j", model=MODEL, reason="count", requested_by="sender")
+    bench.lane.event(replace(make_event("count"), body=body), bench.batch, redriven=True)
+    assert bench.topics() == ["tester.dlq"]
+    assert dict(bench.batch.outgoing[0].headers)["dlq_error"] == b"not_listened_to"
 
 
 def test_refusals_of_a_service_never_halt_it(bench: Bench) -> None:

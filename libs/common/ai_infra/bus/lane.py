@@ -138,12 +138,17 @@ class Lane:
 
     def event(self, event: Event[Any], batch: Batch, *, redriven: bool = False) -> bool:
         """Decides a verified event. Returns False when the lane has halted on it (the event is dead-lettered)."""
+        if not isinstance(event.body, (*self._service.listens, OperatorAction)):
+            # A redrive can bring anything.
+            here = f"{self._service.name} does not listen to {event.type}"
+            self._bury(event.record, "not_listened_to", here, batch)
+            return True
         if (why := self._hearing.heard_before(event, redriven=redriven)) is not None:
             batch.count(metrics.BUS_RECORDS, self._service.name, event.type, "duplicate")
             self._bury(event.record, "duplicate", why, batch)
             return True
         if isinstance(event.body, OperatorAction):
-            self._operator(event.body)
+            self._operator(event)
             if OperatorAction not in self._service.listens:
                 self._hearing.remember(event, failed=False)
                 return True
@@ -384,11 +389,11 @@ class Lane:
         batch.outgoing.append(letter)
         batch.count(metrics.BUS_DEAD_LETTERS, self._service.name, code)
 
-    def _operator(self, action: OperatorAction) -> None:
-        if action.action != RESUME_ACTION or action.target not in {
-            self._service.name,
-            f"{self._service.name}/{self.number}",
-        }:
+    def _operator(self, event: Event[OperatorAction]) -> None:
+        action = event.body
+        # A lane is many models': who may act on one of them alone does not resume it.
+        mine = action.target in {self._service.name, f"{self._service.name}/{self.number}"}
+        if action.action != RESUME_ACTION or not mine or event.model:
             return
         if self.halted is not None:
             self.state.delete(Halt, SELF)
