@@ -253,6 +253,24 @@ def test_a_group_is_moved_only_when_it_stands_still_and_what_was_heard_is_not_de
     assert [e for e, _ in moody.accepted].count(event) == 1
 
 
+def test_status_names_what_a_database_lacks_and_lag_shows_the_others_while_it_is_away(
+    stack: Stack, ai_infra: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.drop_database("not_migrated")
+    monkeypatch.setenv("AI_INFRA_DATABASE_URL", stack.create_database("not_migrated"))
+    findings = [f for f in ai_infra("status", code=1)["findings"] if f["subject"] == "Postgres"]
+    assert [f["next"] for f in findings] == ["ai-infra db migrate"]
+    assert "0001_log" in findings[0]["what"]
+    assert "ai-infra db migrate" in ai_infra("job", "list", code=1)["error"]["message"]
+
+    monkeypatch.setenv("AI_INFRA_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    monkeypatch.chdir(stack.root)
+    first = ai_infra("status", code=1)["findings"][0]
+    assert first["subject"] == "Postgres"
+    assert first["next"].startswith("ai-infra dev up")
+    assert {p["service"] for p in ai_infra("lag", code=1)} == {"trainer", "registry", "promoter", "canary"}
+
+
 def test_a_lane_number_a_service_or_a_reason_that_makes_no_sense_is_refused(ai_infra: Callable[..., Any]) -> None:
     assert (
         "there are lanes 0 to"

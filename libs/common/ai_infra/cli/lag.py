@@ -24,7 +24,7 @@ def lag(
     from ai_infra.bus.kafka.topics import SERVICES, check_service
     from ai_infra.cli.positions import age, positions
     from ai_infra.cli.reading import LogReader
-    from ai_infra.errors import UnavailableError
+    from ai_infra.errors import AiInfraError
     from ai_infra.settings import load_settings
 
     settings = load_settings()
@@ -35,8 +35,8 @@ def lag(
         for name in services:
             try:
                 found += positions(settings, reader, [name])
-            except UnavailableError as error:
-                if error.code != "database_unavailable":
+            except AiInfraError as error:
+                if error.code not in {"database_unavailable", "migration"}:
                     raise
                 failure = error  # the indexer's place is there; everybody else's is known without it
     if service is not None and failure is None:

@@ -78,10 +78,16 @@ def stored_positions(
     wanted = list(partitions)
     if service != INDEXER:
         return admin.committed(group_of(service), wanted)
+    import psycopg
+
     from ai_infra.readmodel.connection import connect
+    from ai_infra.readmodel.exceptions import NotMigrated
 
     with connect(settings.database.url, application="ai-infra lag", read_only=True) as connection:
-        rows = connection.execute("SELECT topic, partition, next_offset FROM lane_offsets").fetchall()
+        try:
+            rows = connection.execute("SELECT topic, partition, next_offset FROM lane_offsets").fetchall()
+        except psycopg.errors.UndefinedTable:
+            raise NotMigrated from None
     stored = {(str(topic), int(partition)): int(offset) for topic, partition, offset in rows}
     return {p: stored.get(p, 0) for p in wanted}
 

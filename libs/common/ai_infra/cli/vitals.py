@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -249,9 +249,15 @@ def _keys(keyring: Keyring, vitals: Vitals) -> None:
 
 
 def _postgres(settings: Settings, vitals: Vitals) -> None:
+    from ai_infra.readmodel.exceptions import MigrationError
+    from ai_infra.readmodel.migrations import require_current
     from ai_infra.readmodel.queries import ReadModel
 
-    with ReadModel(settings.database.url) as model:
+    try:
+        require_current(settings.database.url)
+    except MigrationError as error:
+        vitals.problem("Postgres", str(error), "ai-infra db migrate")
+    with ReadModel(settings.database.url) as model, suppress(MigrationError):  # said above
         vitals.lanes = model.lanes()
     for lane in vitals.lanes:
         missing = lane.size - lane.checkpoint_size

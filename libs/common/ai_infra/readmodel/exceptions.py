@@ -17,6 +17,13 @@ class MigrationError(ConfigurationError):
     code = "migration"
 
 
+class NotMigrated(MigrationError):
+    """The database lacks a table that this program asks for."""
+
+    def __init__(self) -> None:
+        super().__init__("the database lacks tables of this version: run `ai-infra db migrate`")
+
+
 class NotFound(AiInfraError):
     """The projection has no such row (yet)."""
 

@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from ai_infra.readmodel.connection import connect
-from ai_infra.readmodel.exceptions import DatabaseUnavailable, MigrationError
+from ai_infra.readmodel.exceptions import DatabaseUnavailable, NotMigrated
 from ai_infra.readmodel.rows import (
     ApprovalRow,
     ArtifactRow,
@@ -264,8 +264,8 @@ class ReadModel:
                 return [dict(_texts(row)) for row in cursor.fetchall()]
         except psycopg.errors.InvalidTextRepresentation:
             return []  # a text that is no id is the id of nothing
-        except psycopg.errors.UndefinedTable:
-            raise MigrationError("the database has no projection yet: run `ai-infra db migrate`") from None
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+            raise NotMigrated() from None
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(f"Postgres went away in the middle of a query: {error}") from None
 

@@ -10,7 +10,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from ai_infra.readmodel.connection import connect
-from ai_infra.readmodel.exceptions import MigrationError
+from ai_infra.readmodel.exceptions import NotMigrated
 from ai_infra.readmodel.rows import ArtifactRow
 
 _SEARCHED: Final = (
@@ -46,5 +46,5 @@ def search_artifacts(url: str, text: str, *, model: str | None = None, limit: in
             with connection.cursor(row_factory=dict_row) as cursor:
                 cursor.execute(query, {"pattern": pattern, "model": model, "limit": limit})
                 return [ArtifactRow(**row) for row in cursor.fetchall()]
-        except psycopg.errors.UndefinedTable:
-            raise MigrationError("the database has no projection yet: run `ai-infra db migrate`") from None
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+            raise NotMigrated() from None
