@@ -48,13 +48,14 @@ def audit_postgres(
     began = time.monotonic()
     report = LaneReport(lane, "postgres")
     replay = Replay(Head(lane, origin), Keyrings(roots), lanes, chain_signatures=True)
+    # The checkpoint before the rows: the log may grow meanwhile, and what is covered was in Postgres before it was.
+    comparison = _Comparison(archived, report)
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         head = connection.execute("SELECT size, head_hash FROM lanes WHERE lane = %s", (lane,)).fetchone()
         if head is None:
             report.add(None, "no_lane", f"lane {lane} is not in the database")
             return report
-        comparison = _Comparison(archived, report)
         for rows in _chunks(connection, lane):
             for row in rows:
                 _check_row(replay, row, report)
