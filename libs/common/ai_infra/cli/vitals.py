@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ai_infra.bus.broadcast import Broadcast
 from ai_infra.bus.kafka.topics import SERVICE_INPUTS, SERVICES, check_topics, group_of
@@ -23,7 +23,6 @@ from ai_infra.cli.positions import INDEXER, Position, age, positions, total
 from ai_infra.cli.reading import LogReader
 from ai_infra.client.gate import Gate
 from ai_infra.errors import AiInfraError
-from ai_infra.readmodel.rows import LaneRow
 from ai_infra.settings import Settings
 from ai_infra.trust.keyring import Keyring
 
@@ -32,6 +31,9 @@ NOT_FINAL_SECONDS: Final = 300.0  # a checkpoint is made every few seconds; minu
 KEY_ENDS_DAYS: Final = 30
 DELEGATION_SHARE: Final = 0.25  # renewed at half; below a quarter the signing service has been away for long
 CATCH_UP_SECONDS: Final = 15.0
+
+if TYPE_CHECKING:
+    from ai_infra.readmodel.rows import LaneRow  # its room needs psycopg, which a producer's installation doesn't have
 
 Say = Callable[[str], None]
 
