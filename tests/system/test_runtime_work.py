@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.system.bus_bench import NAME, STATE, Bench, Interrupted, check_sequences, until
@@ -15,6 +16,7 @@ from ai_infra.bus import runtime, workers
 from ai_infra.bus.decision import WorkItem
 from ai_infra.bus.halts import CONSECUTIVE_FAILURES
 from ai_infra.errors import AiInfraError
+from ai_infra.trust.exceptions import SigningUnavailable
 
 
 @dataclass
@@ -159,6 +161,32 @@ def test_a_result_for_a_halted_lane_waits_without_turning_the_loop_and_is_not_wo
     [done] = bench.await_said(1, model)
     assert done.body.reason.endswith(" attempt 1 one")
     assert len(desk.begun) == 1
+
+
+def test_a_kms_that_does_not_answer_when_the_delegation_is_to_be_renewed_holds_no_lane_up(bench: Bench) -> None:
+    replica = bench.replica()
+    bench.working(replica)
+    session, asked, answer = replica.process.session, threading.Event(), threading.Event()
+
+    class Silent:
+        key_id = session.signer_id
+        public_key = b""
+
+        def sign(self, message: bytes) -> bytes:
+            asked.set()
+            answer.wait(60)
+            raise SigningUnavailable("it never answered")
+
+    session._signer = Silent()
+    session._clock = lambda: datetime.now(UTC) + timedelta(hours=13)
+    assert asked.wait(30)
+    try:
+        bench.ask(bench.model(), "count")
+        bench.await_said(1)
+        assert replica.ready()[0] == 200
+    finally:
+        answer.set()
+    until(lambda: "it never answered" in replica.ready()[1], "readiness says how long the delegation lasts")
 
 
 def test_quick_work_and_what_it_leads_to_are_one_transaction(bench: Bench) -> None:

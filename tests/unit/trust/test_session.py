@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -128,6 +130,46 @@ def test_a_clock_that_is_set_back_does_not_put_off_the_next_attempt(
     kms.away = False
     clock.at(12.5)
     assert session.renew_if_due()
+
+
+def test_a_kms_that_does_not_answer_holds_nobody_up_while_the_delegation_lasts(
+    kms: SometimesAway, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = threading.Event()
+    session = Session(kms, "trainer", ["job.status"], lambda: 3, LIFE, clock=clock)
+    first, sign = session.delegation, SometimesAway.sign
+
+    def slow(self: SometimesAway, message: bytes) -> bytes:
+        assert answer.wait(30)
+        return sign(self, message)
+
+    monkeypatch.setattr(SometimesAway, "sign", slow)
+    clock.at(13)
+    for _ in range(3):
+        session.renew_beside()
+    assert session.delegation == first
+    assert verifies(b"m", session.sign(b"m"), session.public_key)
+    answer.set()
+    deadline = time.monotonic() + 30
+    while session.delegation == first:
+        assert time.monotonic() < deadline
+        session.renew_beside()
+    assert parse_delegation(session.delegation).not_before == int(clock.now.timestamp())
+    assert kms.asked == 2  # the first delegation, and one more however often it was due
+
+
+def test_beside_too_a_kms_that_is_away_is_told_and_once_the_delegation_has_ended_it_is_an_error(
+    session: Session, kms: SometimesAway, clock: Clock
+) -> None:
+    kms.away = True
+    clock.at(13)
+    deadline = time.monotonic() + 30
+    while session.last_error is None:
+        assert time.monotonic() < deadline
+        session.renew_beside()
+    clock.at(25)
+    with pytest.raises(SessionExpired, match="away"):
+        session.renew_beside()
 
 
 def test_once_the_delegation_has_ended_nothing_is_signed(session: Session, kms: SometimesAway, clock: Clock) -> None:

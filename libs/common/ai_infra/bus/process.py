@@ -79,7 +79,7 @@ class ServiceProcess:
             return
         self._broadcast_at = now + BROADCAST_SECONDS
         self.broadcast.poll()
-        self.session.renew_if_due()
+        self.session.renew_beside()
         metrics.TRUST_DELEGATION_REMAINING.labels(self.name).set(self.session.remaining())
 
     def close(self) -> None:

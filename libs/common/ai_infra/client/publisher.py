@@ -72,7 +72,7 @@ class Publisher:
 
         `key`: needed where the body names no model (`_lane/<p>`). Raises an EventError for what readers would refuse.
         """
-        self._session.renew_if_due()
+        self._session.renew_beside()
         topic = body.TOPIC
         if key is None:
             key = BROADCAST_KEY if topic in BROADCAST_TOPICS else getattr(body, "model", None)
@@ -80,6 +80,8 @@ class Publisher:
             raise ConfigurationError(f"{topic} names no model: say which lane it is about, e.g. key='_lane/0'.")
         named = 0 if topic in BROADCAST_TOPICS else lane_of_lane_key(key)
         now = datetime.now(UTC)
+        # In this order: another thread may renew it, and an event never names an older keyring than its delegation.
+        delegation, keyring = self._session.delegation, self._session.keyring
         return compose(
             body,
             key=key,
@@ -89,8 +91,8 @@ class Publisher:
             source=f"/ai-infra/clients/{self._session.service}",
             subject=subject,
             signer=self._session.signer_id,
-            keyring=self._session.keyring,
-            delegation=self._session.delegation,
+            keyring=keyring,
+            delegation=delegation,
             sign=self._session.sign,
             causes=causes,
             traceparent=traceparent or new_traceparent(),

@@ -8,6 +8,7 @@ it: an event's delegation and signature fit together even when a renewal comes b
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from typing import Final
 from ai_infra.errors import AiInfraError
 from ai_infra.trust.delegation import Delegation, delegate
 from ai_infra.trust.ed25519 import new_seed, public_of, secret_of, sign
-from ai_infra.trust.exceptions import SessionExpired
+from ai_infra.trust.exceptions import SessionExpired, SigningUnavailable
 from ai_infra.trust.signers import Signer, check_size
 
 DEFAULT_LIFETIME: Final = timedelta(hours=24)
@@ -57,6 +58,8 @@ class Session:
         self._secret = secret_of(seed)
         self._public_key = public_of(seed)
         self._failed_at: datetime | None = None  # when the last attempt to renew failed
+        self._asking = False  # a thread asks the signer for the next delegation
+        self._answers: queue.SimpleQueue[tuple[datetime, Delegation | AiInfraError]] = queue.SimpleQueue()
         self._current = self._delegate(clock())
 
     @property
@@ -101,25 +104,60 @@ class Session:
         """
         now = now or self._clock()
         with self._lock:
-            current = self._current
-            half = (current.not_before + current.not_after) / 2
-            # A clock that was ahead and has been set back leaves a delegation that has not begun: nobody would accept
-            # an event that goes with it.
-            if current.not_before <= now.timestamp() < half:
-                return False
-            failed = self._failed_at
-            if failed is not None and failed <= now < failed + RETRY_AFTER and now.timestamp() < current.not_after:
+            self._take_answers()
+            if not self._due(now):
                 return False
             try:
-                self._current = self._delegate(now)
+                self._answers.put((now, self._delegate(now)))
             except AiInfraError as error:
-                self.last_error = error
-                self._failed_at = now
-                if now.timestamp() >= current.not_after:
-                    raise SessionExpired(f"The delegation of {self.signer_id} has ended: {error}") from error
-                return False
-            self.last_error = None
-            return True
+                self._answers.put((now, error))
+            self._take_answers()
+            if self.last_error is not None and now.timestamp() >= self._current.not_after:
+                raise SessionExpired(
+                    f"The delegation of {self.signer_id} has ended: {self.last_error}"
+                ) from self.last_error
+            return self.last_error is None
+
+    def renew_beside(self) -> None:
+        """As `renew_if_due`, but the signer is asked on a thread of its own while the delegation lasts: one that does
+        not answer must hold nobody up. What it answers counts from a later call on."""
+        now = self._clock()
+        with self._lock:
+            self._take_answers()
+            if not self._due(now) or self._asking:
+                return
+            self._asking = now.timestamp() < self._current.not_after
+            if self._asking:
+                threading.Thread(target=self._ask, args=(now,), name="renewal", daemon=True).start()
+                return
+        self.renew_if_due(now)
+
+    def _ask(self, now: datetime) -> None:
+        try:
+            self._answers.put((now, self._delegate(now)))
+        except AiInfraError as error:
+            self._answers.put((now, error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and asked again
+            self._answers.put((now, SigningUnavailable(f"{type(error).__name__}: {error}")))
+
+    def _take_answers(self) -> None:
+        while not self._answers.empty():
+            asked_at, answer = self._answers.get()
+            self._asking = False
+            if isinstance(answer, Delegation):
+                self._current, self.last_error = answer, None
+            else:
+                self._failed_at, self.last_error = asked_at, answer
+
+    def _due(self, now: datetime) -> bool:
+        current, failed = self._current, self._failed_at
+        half = (current.not_before + current.not_after) / 2
+        # A clock that was ahead and has been set back leaves a delegation that has not begun: nobody would accept an
+        # event that goes with it.
+        if current.not_before <= now.timestamp() < half:
+            return False
+        soon = failed is not None and failed <= now < failed + RETRY_AFTER
+        return not soon or now.timestamp() >= current.not_after
 
     def _delegate(self, now: datetime) -> Delegation:
         return delegate(
