@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Producer
 
 from ai_infra.bus.kafka.config import producer_config
+from ai_infra.bus.kafka.consume import PositionGoneError
 from ai_infra.client import (
     AnswerTimeout,
     Client,
@@ -159,6 +160,19 @@ def test_listening_begins_where_it_is_told_to(client: Client, model: str) -> Non
     assert heard("earliest") == [first.job_id, second.job_id]
     assert heard(between) == [second.job_id]
     assert heard("latest") == []
+
+
+def test_a_listener_whose_events_are_no_longer_there_is_told_so_and_not_to_place_a_group(
+    client: Client, model: str, settings: Settings
+) -> None:
+    """As after retention, or when the topics were made anew."""
+    lane = lane_of(model, settings.log.lanes)
+    reader = client._reader({("job.queued", lane): 10**9})
+    with (
+        Subscription(reader, None, lambda: client._end(reader)) as jobs,
+        pytest.raises(PositionGoneError, match="begin again, from what there is"),
+    ):
+        jobs.poll(30)
 
 
 def test_one_subscription_hears_several_types_of_all_models(client: Client) -> None:

@@ -18,7 +18,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from ai_infra.bus.decision import NO_POLICY, PolicyView
 from ai_infra.bus.kafka.admin import BETWEEN_ATTEMPTS, LEADER_MOVED
 from ai_infra.bus.kafka.config import opened, reader_config
-from ai_infra.bus.kafka.consume import check_message_error, record_from_message
+from ai_infra.bus.kafka.consume import check_reader_error, record_from_message
 from ai_infra.bus.kafka.schema_registry import verifier_for
 from ai_infra.errors import AiInfraError, UnavailableError
 from ai_infra.events.canonical import sha256_hex
@@ -117,7 +117,7 @@ class Broadcast:
             error = message.error()
             if error is not None:
                 if error.code() != KafkaError._PARTITION_EOF:
-                    check_message_error(error, f"ai-infra.{self._service}.broadcast")
+                    check_reader_error(error, "the reader of the broadcast topics")
                 continue
             record = record_from_message(message)
             self._positions[record.topic] = record.offset + 1

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from ai_infra.bus.kafka.admin import KafkaAdmin, Partition
 from ai_infra.bus.kafka.config import opened, reader_config, unavailable
-from ai_infra.bus.kafka.consume import check_message_error, record_from_message
+from ai_infra.bus.kafka.consume import check_reader_error, record_from_message
 from ai_infra.client.exceptions import AnswerTimeout, ClientClosed
 from ai_infra.client.gate import Gate
 from ai_infra.events.event import Event
@@ -96,7 +96,7 @@ class Reader:
                 place = message.topic(), message.partition()
                 self._positions[place] = max(self._positions[place], message.offset())
             else:
-                check_message_error(error, "ai-infra.reader.client")
+                check_reader_error(error, "this subscription")
             return None
         record = record_from_message(message)
         self._positions[record.topic, record.partition] = record.offset + 1

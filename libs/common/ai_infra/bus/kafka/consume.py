@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Final, cast
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Message
 
 from ai_infra.errors import AiInfraError
 from ai_infra.events.event import NO_APPEND_TIME, Record
+
+_GONE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
 
 class LostOffsetsError(AiInfraError):
@@ -21,6 +23,12 @@ class RestartNeededError(AiInfraError):
     """The process cannot know what became of its transaction or its membership, and must start anew."""
 
     code = "restart_needed"
+
+
+class PositionGoneError(RestartNeededError):
+    """What a reader without a group was to read next is no longer there: it must begin again from what there is."""
+
+    code = "position_gone"
 
 
 def record_from_message(message: Message, *, own: bool = False) -> Record:
@@ -46,10 +54,20 @@ def record_from_message(message: Message, *, own: bool = False) -> Record:
     )
 
 
+def check_reader_error(error: KafkaError, what: str) -> None:
+    """As `check_message_error`, for who reads on its own account, without a group: there is nothing to be placed."""
+    if error.code() in _GONE:
+        raise PositionGoneError(
+            f"{what} is behind what is still there: {error.str()}. Retention has deleted it, or the topics were made "
+            "anew: begin again, from what there is"
+        )
+    check_message_error(error, what)
+
+
 def check_message_error(error: KafkaError, group: str) -> None:
     """Raises for errors that a consumer cannot go on after; returns for those that pass by themselves."""
     code = error.code()
-    if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+    if code in _GONE:
         raise LostOffsetsError(
             f"group {group} has lost its position: {error.str()}. Nothing was skipped. "
             "See how much is missing with `ai-infra lag`, then place the group with `ai-infra groups seek`"
