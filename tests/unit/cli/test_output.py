@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ai_infra.cli.output import duration, plain, progress, rows, show, show_line
+from ai_infra.cli.output import duration, plain, progress, rows, show, show_line, stack
 
 
 class Kind(StrEnum):
@@ -62,6 +62,11 @@ def test_a_table_in_a_pipe_is_not_cut_at_80_columns(capsys: pytest.CaptureFixtur
 
 
 ID = "01a1fe9a-ee20-7232-9144-e79b7e55ee1a"
+
+
+def test_text_between_tables_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    show([], json=False, table=stack("pip install 'ai-infra[cli]'", rows(("a",), [("b",)])))
+    assert capsys.readouterr().out == "pip install 'ai-infra[cli]'\n\na\nb\n"
 
 
 def test_a_row_in_a_pipe_is_one_line_without_padding(capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,6 +207,7 @@ def _name(row: ArtifactRow) -> str:
 
 
 def _tree(row: ArtifactRow, edges: list[EdgeRow], *, down: bool) -> Any:
+    from rich.text import Text
     from rich.tree import Tree
 
     near, far = ("parent", "child") if down else ("child", "parent")
@@ -222,7 +223,8 @@ def _tree(row: ArtifactRow, edges: list[EdgeRow], *, down: bool) -> Any:
         for edge in children.get(node, ()):
             other = getattr(edge, f"{far}_kind"), getattr(edge, f"{far}_id")
             extra = ", ".join(str(edge.detail[k]) for k in ("id", "version", "uri") if edge.detail.get(k))
-            grow(tree.add(f"{edge.relation} {other[0]} {other[1]}" + (f" ({extra})" if extra else "")), other)
+            label = f"{edge.relation} {other[0]} {other[1]}" + (f" ({extra})" if extra else "")
+            grow(tree.add(Text(label)), other)
 
     root = Tree(f"artifact {row.artifact_id} ({_name(row)})")
     grow(root, ("artifact", row.artifact_id))

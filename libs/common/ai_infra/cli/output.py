@@ -140,10 +140,12 @@ def record(fields: Mapping[str, Any], *, title: str | None = None) -> Renderable
 def stack(*parts: Renderable) -> Renderable:
     """Several things below each other, an empty line between them."""
     from rich.console import Group
+    from rich.text import Text
 
     spaced: list[Any] = []
     for part in parts:
-        spaced += [part] if not spaced else ["", part]
+        plain_part = Text(part) if isinstance(part, str) else part  # a string would be read as markup
+        spaced += [plain_part] if not spaced else ["", plain_part]
     return Group(*spaced)
 
 
@@ -217,8 +219,10 @@ def progress(text: str) -> Iterator[Callable[[str], None]]:
     Yields a function that changes the text.
     """
     if sys.stderr.isatty():
-        with _console(sys.stderr).status(text) as status:
-            yield status.update
+        from rich.text import Text
+
+        with _console(sys.stderr).status(Text(text)) as status:
+            yield lambda now: status.update(Text(now))
         return
     state = {"text": text, "late": False}
     lock = threading.Lock()
