@@ -15,6 +15,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ def main() -> None:
 def load(datasets: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, 64) with pixels 0..16, and labels (n,) 0..9, from the one dataset of the job."""
     index = json.loads((datasets / "datasets.json").read_text(encoding="utf-8"))
+    if len(index) != 1:
+        sys.exit(f"expected one dataset, scikit-learn's digits, and the job names {len(index)}: see job.json")
     (dataset,) = index.values()
     with gzip.open(datasets / dataset["path"], "rt", encoding="ascii") as lines:
         table = np.loadtxt(lines, delimiter=",")
