@@ -52,6 +52,10 @@ class ArchivedLane:
         names = (path.removeprefix(prefix) for path in self._reader.list(prefix))
         return sorted(int(name) for name in names if name.isdecimal())
 
+    def beside(self, path: str) -> bytes:
+        """A note that lies beside the log, below the lane's prefix, unverified. Raises NotFound."""
+        return self._reader.get(f"{self._prefix}{path}", max_bytes=_MAX_NOTE)
+
     def claimed_size(self, note: bytes) -> int:
         """The size that a note speaks of. Unverified: only good for knowing how much to read before verifying it."""
         return Checkpoint.parse(parse_note(note).text).size

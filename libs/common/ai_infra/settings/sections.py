@@ -176,6 +176,12 @@ class Log(Section):
     checkpoint_interval_ms: Annotated[int, Variables("AI_INFRA_CHECKPOINT_INTERVAL_MS")] = Field(
         default=1000, ge=10, le=600_000, description="How often a lane that has grown gets a checkpoint, milliseconds."
     )
+    witnesses: Annotated[CommaSeparated, Variables("AI_INFRA_WITNESSES")] = Field(
+        default=(), description="Verifier keys (`name+id+key`, type 0x04) of outside witnesses, comma-separated."
+    )
+    witness_quorum: Annotated[int, Variables("AI_INFRA_WITNESS_QUORUM")] = Field(
+        default=0, ge=0, description="How many of them must have cosigned a lane for `audit verify` to be content."
+    )
 
 
 class Keys(Section):

@@ -55,6 +55,7 @@ def audit_archive(
         progress(len(raws))
     report.entries = replay.head.size
     report.keyring_version = replay.keyrings.latest_version
+    report.keyring = replay.keyrings.latest if report.keyring_version else None
     _check_checkpoint(archived, note, replay, edge, report)
     report.seconds = time.monotonic() - began
     return report

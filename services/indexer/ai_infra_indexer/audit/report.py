@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ai_infra.events.event import Event
 from ai_infra.events.generated import ArtifactRegistered
+from ai_infra.trust.keyring import Keyring
 
 Progress = Callable[[int], None]
 """Told the number of entries that were looked at."""
@@ -49,6 +50,8 @@ class LaneReport:
     checkpoint_size: int | None = None
     root: str | None = None
     keyring_version: int = 0
+    keyring: Keyring | None = field(default=None, repr=False)
+    """The newest that was entered; None where none verifies."""
     seconds: float = 0.0
     problems: list[Problem] = field(default_factory=list)
     registered: list[RegisteredBytes] = field(default_factory=list)

@@ -9,8 +9,11 @@ import typer
 
 from ai_infra.objects.reader import ObjectReader, open_store
 from ai_infra.settings import Settings
+from ai_infra.tlog.exceptions import MalformedNote
+from ai_infra.tlog.note import KEY_BYTES, VerifierKey, decode_base64, parse_vkey
 from ai_infra.trust.keyring import Roots
 from ai_infra.trust.keyring_document import read_roots
+from ai_infra_indexer.cosignatures import configured_witnesses
 
 Lane = Annotated[int | None, typer.Option("--lane", min=0, help="One lane; all where not given.")]
 Archive = Annotated[
@@ -23,6 +26,38 @@ Origin = Annotated[str | None, typer.Option("--origin", help="Name of the log; t
 RootKeys = Annotated[
     Path | None, typer.Option("--roots", help="Pinned root keys (roots.json); those of the settings where not given.")
 ]
+LogKeys = Annotated[
+    list[str] | None,
+    typer.Option("--log-key", help="The log's public key: base64, or a verifier key. May be repeated."),
+]
+Witnesses = Annotated[
+    list[str] | None,
+    typer.Option("--witness", help="Verifier key of a witness; those of the settings where not given. Repeatable."),
+]
+Quorum = Annotated[
+    int | None, typer.Option("--quorum", min=0, help="How many witnesses must have cosigned; that of the settings.")
+]
+
+
+def public_keys(texts: list[str] | None) -> list[bytes]:
+    """Public keys, as base64 or within verifier keys. Raises a TlogError."""
+    found = []
+    for text in texts or []:
+        try:
+            raw = decode_base64(text)
+        except MalformedNote:
+            raw = parse_vkey(text).public_key
+        found.append(raw if len(raw) == KEY_BYTES else parse_vkey(text).public_key)
+    return found
+
+
+def known_witnesses(
+    settings: Settings, texts: list[str] | None, quorum: int | None
+) -> tuple[tuple[VerifierKey, ...], int]:
+    """The witnesses that count, and how many must have cosigned."""
+    if texts:
+        return tuple(parse_vkey(text) for text in texts), quorum or 0
+    return configured_witnesses(settings), settings.log.witness_quorum if quorum is None else quorum
 
 
 def archive_reader(settings: Settings, archive: str | None) -> ObjectReader:

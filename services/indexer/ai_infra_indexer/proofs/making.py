@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from ai_infra.errors import AiInfraError
+from ai_infra.events.exceptions import EventError
 from ai_infra.events.generated import SignerChanged
 from ai_infra.events.schemas import KNOWN
 from ai_infra.objects.exceptions import NotFound
@@ -19,10 +20,14 @@ from ai_infra.tlog.exceptions import BadTile
 from ai_infra.tlog.proof_file import LogProof
 from ai_infra.tlog.proofs import TileHashes, inclusion_proof
 from ai_infra.tlog.tiles import TILE_WIDTH, bundle_width, decode_bundle
+from ai_infra.trust.exceptions import KeyringError, TrustError
+from ai_infra.trust.keyring import Roots
+from ai_infra.trust.keyrings import Keyrings
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.entry import decode
 from ai_infra_indexer.exceptions import IndexerError, MalformedEntry
 from ai_infra_indexer.proofs.evidence import Enclosed, Evidence
+from ai_infra_indexer.replay import LaneVerifier
 
 Progress = Callable[[int], None]
 _MARK: Final = f'"ce_type":"{SignerChanged.TOPIC}"'.encode()
@@ -117,6 +122,20 @@ def find_keyrings(archived: ArchivedLane, size: int, *, progress: Progress = lam
         for at, raw in enumerate(raws)
         if _MARK in raw and _said(raw).get("ce_type") == SignerChanged.TOPIC
     ]
+
+
+def keyrings_of(archived: ArchivedLane, positions: Iterable[int], size: int, roots: Roots, lanes: int) -> Keyrings:
+    """The keyrings that were entered at these positions of the lane, each verified. Raises NotProvable."""
+    verifier = LaneVerifier(Keyrings(roots), lanes)
+    for position in sorted(set(positions)):
+        if position < size:
+            try:
+                verifier.verify(decode(entry_at(archived, position, size)).record())
+            except (EventError, TrustError, KeyringError, MalformedEntry) as error:
+                raise NotProvable(
+                    f"the keyring at position {position} of lane {archived.lane} does not verify: {error}"
+                ) from error
+    return verifier.keyrings
 
 
 def position_in_postgres(connection: Any, event_id: str, lane: int | None) -> tuple[int, int] | None:
