@@ -1,6 +1,6 @@
 """A training asked for by a program: the ten lines of docs/quickstart.md, with this clone's code and real data.
 
-    ai-infra dev up --services && python examples/digits/submit.py
+ai-infra dev up --services && python examples/digits/submit.py
 """
 
 from __future__ import annotations
