@@ -339,6 +339,33 @@ def test_what_is_revoked_while_a_repetition_is_signed_is_not_attested() -> None:
     assert [r.code for r in lane.said[-1].reasons] == ["artifact_revoked"]
 
 
+def test_numbers_are_given_in_the_order_in_which_verifications_end() -> None:
+    lane = LaneOfOne(prompt=False)
+    bodies = [produced(content=i, run=i) for i in range(5)]
+    for body in bodies:
+        lane.give(event(body))
+    order = [3, 0, 4, 2, 1]
+    works = {w.args.artifact_id: w for w in lane.verifications()}
+    for i in order:
+        lane.verified(works[bodies[i].artifact_id])
+    for _ in order:
+        lane.sign()
+    said = {s.artifact_id: s.version for s in lane.said if isinstance(s, ArtifactRegistered)}
+    assert [said[bodies[i].artifact_id] for i in order] == [1, 2, 3, 4, 5]
+
+
+def test_the_manifest_key_signs_nothing_for_what_was_revoked_while_it_waited_its_turn() -> None:
+    lane = LaneOfOne(prompt=False)
+    lane.register(produced(run=0))
+    lane.sign()
+    lane.register(produced(content=1, run=1))
+    lane.register(produced(run=2))
+    lane.give(event(revoke(produced())))
+    lane.sign()
+    assert [r.code for r in lane.said[-1].reasons] == ["artifact_revoked"]
+    assert not lane.pending
+
+
 ACTIONS = st.lists(
     st.tuples(
         st.sampled_from(

@@ -225,6 +225,17 @@ def test_what_does_not_answer_is_tried_again_and_at_last_fails() -> None:
     assert lane.said[-1].attempt == MAX_TRIES
 
 
+def test_what_an_earlier_try_ends_with_is_not_the_present_one_s_result() -> None:
+    lane = LaneOfOne()
+    lane.give(event(job()))
+    earlier = only(lane)
+    lane.finish(earlier, error=AWAY)
+    lane.pass_time(3600)
+    lane.give(done(earlier, error=None, status="completed", now=lane.now))
+    assert lane.statuses() == ["queued", "queued"]
+    assert only(lane).kind == "prepare"
+
+
 def test_a_running_job_that_is_cancelled_lets_go_of_its_work() -> None:
     lane = LaneOfOne()
     lane.give(event(job()))
