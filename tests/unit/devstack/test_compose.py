@@ -80,6 +80,15 @@ def test_the_services_are_told_the_same_as_beside_the_programs(compose: dict[str
         )
 
 
+def test_status_knows_where_every_service_answers(compose: dict[str, Any]) -> None:
+    told = compose["services"]["registry"]["environment"]
+    assert told["AI_INFRA_SERVICE_URLS"].split(",") == [
+        f"{name}=http://{name}:{told['AI_INFRA_HTTP_PORT']}"
+        for name in compose["services"]
+        if name in installed_services()
+    ]
+
+
 def test_prometheus_reads_every_service() -> None:
     configuration = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())
     (job,) = configuration["scrape_configs"]
