@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from ai_infra.bus.batch import Batch
 from ai_infra.bus.decision import WorkError
 from ai_infra.bus.halts import CONSECUTIVE_FAILURES, JunkBudget
 from ai_infra.bus.hearing import FORGET_AT_ONCE, FORGET_IDS_AFTER
-from ai_infra.bus.lane import RESUME_ACTION, Lane, Sender
+from ai_infra.bus.lane import RENUMBER_ACTION, RESUME_ACTION, Lane, Sender
 from ai_infra.bus.records import SELF, Halt, Head, PendingTimer, SeenId
 from ai_infra.errors import AiInfraError
 from ai_infra.events.codec import decode_body, unframe
@@ -149,6 +150,32 @@ def test_a_run_of_failures_halts_the_lane_and_an_operator_resumes_it(bench: Benc
     assert bench.lane.halted is not None  # the lane is other models' too
     bench.lane.event(replace(make_event("resume"), body=resume, model=""), bench.batch)
     assert bench.lane.halted is None
+
+
+def test_an_operator_moves_the_numbering_of_a_lane_to_a_newer_epoch_and_never_to_an_older_one(bench: Bench) -> None:
+    def told(epoch: object) -> Head:
+        arguments = msgspec.json.encode({"epoch": epoch}).decode()
+        body = OperatorAction(
+            action=RENUMBER_ACTION, target=f"tester/{LANE}", operator="o", arguments_json=arguments, reason="r"
+        )
+        bench.lane.event(replace(make_event("renumber"), body=body, model=""), bench.batch)
+        head = bench.lane.state.get(Head, SELF)
+        assert head is not None
+        return head
+
+    bench.lane.event(make_event("count"), bench.batch)
+    before = bench.lane.state.get(Head, SELF)
+    assert before is not None
+    assert before.seq == 1
+    for useless in (before.epoch, before.epoch - 1, "soon", None, 2**60):
+        assert told(useless).epoch == before.epoch
+    after = told(before.epoch + 5)
+    assert (after.epoch, after.seq, after.prev, after.beat_seq) == (before.epoch + 5, 0, None, 0)
+    assert after.counter == before.counter, "state records go on as they were"
+    bench.lane.event(make_event("count"), bench.batch)
+    said = bench.lane.state.get(Head, SELF)
+    assert said is not None
+    assert (said.epoch, said.seq) == (before.epoch + 5, 1)
 
 
 def test_an_event_that_the_service_does_not_listen_to_is_not_decided(bench: Bench) -> None:

@@ -43,6 +43,7 @@ from ai_infra.telemetry import metrics
 log = structlog.get_logger(__name__)
 
 RESUME_ACTION: Final = "groups.resume"
+RENUMBER_ACTION: Final = "groups.renumber"
 
 
 class UndeclaredEventError(AiInfraError):
@@ -393,9 +394,11 @@ class Lane:
         action = event.body
         # A lane is many models': who may act on one of them alone does not resume it.
         mine = action.target in {self._service.name, f"{self._service.name}/{self.number}"}
-        if action.action != RESUME_ACTION or not mine or event.model:
+        if not mine or event.model:
             return
-        if self.halted is not None:
+        if action.action == RENUMBER_ACTION:
+            self._voice.renumber(action.arguments_json)
+        elif action.action == RESUME_ACTION and self.halted is not None:
             self.state.delete(Halt, SELF)
             self._resumed = True
             self._failures.reset()

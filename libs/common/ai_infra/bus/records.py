@@ -16,7 +16,8 @@ SELF: Final = "self"  # id of records of which a lane has one
 class Head:
     """How far this lane has spoken: the producer sequence (docs/event-format.md, "Complete").
 
-    `epoch` is the time (ms) at which the lane first had state: it grows when state is lost, and only then.
+    `epoch` is the time (ms) at which the lane first had state: it grows when state is lost, and when an operator says
+    that the numbering is (`groups renumber`).
     `counter` numbers the state records written, so that an old one replayed into the topic is recognised.
     """
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import msgspec
+import structlog
+
 from ai_infra.bus.batch import Batch, Outgoing
 from ai_infra.bus.decision import PolicyView, Say
 from ai_infra.bus.records import SELF, Head
@@ -22,6 +25,8 @@ from ai_infra.events.event import Cause
 from ai_infra.events.generated import ProducerHeartbeat
 from ai_infra.events.lanes import lane_key
 from ai_infra.telemetry import metrics
+
+log = structlog.get_logger(__name__)
 
 HEARTBEAT_EVERY: Final = timedelta(minutes=10)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -101,6 +106,20 @@ class Voice:
         beat = ProducerHeartbeat(producer=producer, epoch=head.epoch, seq=head.seq, event_hash=last)
         self.say(Say(beat), uuid7(), batch, now=now, model=None, causes=(), traceparent=None)
         self._state.put(SELF, replace(self._head(), beat_seq=head.seq + 1, beat_ms=_ms(now)))
+
+    def renumber(self, arguments_json: str) -> None:
+        """Goes on in a newer epoch, as an operator says (`{"epoch": N}`): somebody else has spoken under this lane's
+        numbers, and the one that it has counts for nothing any more. An epoch that isn't newer changes nothing."""
+        head = self._head()
+        try:
+            epoch = int(msgspec.json.decode(arguments_json)["epoch"])
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+            epoch = 0
+        if not head.epoch < epoch < 2**53:
+            log.warning("not renumbered", service=self._name, lane=self._number, epoch=head.epoch, to=arguments_json)
+            return
+        self._state.put(SELF, replace(head, epoch=epoch, seq=0, prev=None, beat_seq=0))
+        log.info("renumbered by an operator", service=self._name, lane=self._number, epoch=epoch, before=head.epoch)
 
     def state_records(self) -> list[Outgoing]:
         """The changed records of the open batch, signed and numbered; the head, which holds the numbers, comes last."""

@@ -208,6 +208,68 @@ def resume(
         )
 
 
+@app.command()
+def renumber(
+    service: Service,
+    reason: Reason,
+    lane: Annotated[
+        int | None, typer.Option("--lane", "-l", help="Only this lane; all that need it if left out.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Let a service number its events anew where others have heard a newer epoch of it, and so hear it no more.
+
+    That takes somebody else who had its key, or a clock that was far ahead when its state was lost.
+    """
+    from ai_infra.bus.broadcast import Broadcast
+    from ai_infra.bus.kafka.topics import check_service
+    from ai_infra.bus.lane import RENUMBER_ACTION
+    from ai_infra.cli.acting import Operator
+    from ai_infra.cli.numbering import numbering
+    from ai_infra.cli.reading import LogReader
+    from ai_infra.events.lanes import lane_key
+    from ai_infra.settings import load_settings
+
+    settings = load_settings()
+    check_service(service)
+    _check_lane(settings, lane)
+    reader = LogReader(settings)
+    with Operator(settings) as operator, closing(Broadcast(settings, service="cli")) as broadcast:
+        broadcast.catch_up(_WAIT_SECONDS)
+
+        def unheard() -> dict[int, int]:
+            found = numbering(reader, broadcast.verifier, settings.log.lanes, service)
+            return {n.lane: n.heard for n in found if n.unheard and lane in (None, n.lane)}
+
+        with progress("looking what others have heard of it"):
+            wrong = unheard()
+        if not wrong:
+            fail(f"nobody has heard a newer epoch of {service} than its own; nothing is to be done", code="not_needed")
+        # Milliseconds since 1970 as the service's own choice would be, and beyond what was heard in any case.
+        epochs = {number: max(time.time_ns() // 1_000_000, heard + 1) for number, heard in wrong.items()}
+        operator.append(
+            *(
+                operator.action(
+                    RENUMBER_ACTION,
+                    target=f"{service}/{number}",
+                    key=lane_key(number),
+                    arguments={"epoch": epoch, "heard": wrong[number]},
+                    reason=reason,
+                )
+                for number, epoch in epochs.items()
+            )
+        )
+        left = _wait_until_none(lambda: [n for n in unheard() if n in wrong])
+    text = f"{service} numbers anew in lane {_ranges(list(epochs))}"
+    show({"service": service, "epochs": epochs, "unheard": left}, json=as_json, table=text if not left else None)
+    if left:
+        fail(
+            f"{service} was told to number anew, but goes on as before in lane {_ranges(left)} after "
+            f"{_WAIT_SECONDS:.0f} s: does it run (`ai-infra groups show {service}`)?",
+            code="still_unheard",
+        )
+
+
 def _wait_until_none(look: Callable[[], list[int]]) -> list[int]:
     deadline = time.monotonic() + _WAIT_SECONDS
     with progress("waiting for the service"):
