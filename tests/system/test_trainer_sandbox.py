@@ -13,11 +13,12 @@ import psutil
 import pytest
 
 from ai_infra_trainer import sandbox
-from ai_infra_trainer.exceptions import RunnerUnfit
+from ai_infra_trainer.exceptions import Cancelled, RunnerUnfit
 from ai_infra_trainer.sandbox import Ended, Identity, Limits
 from ai_infra_trainer.workspaces import Workspace
 
 Run = Callable[..., tuple[Ended, str]]
+NEVER = threading.Event()
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a training a user of its own")
 
 
@@ -32,7 +33,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def who(tmp_path: Path) -> Iterator[Identity]:
-    with sandbox.identity(None, tmp_path) as found:
+    with sandbox.identity(None, tmp_path, NEVER) as found:
         yield found
 
 
@@ -269,11 +270,23 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 @root_only
 def test_two_trainings_at_once_have_two_users(tmp_path: Path) -> None:
-    with sandbox.identity(None, tmp_path) as one, sandbox.identity(None, tmp_path) as two:
+    with sandbox.identity(None, tmp_path, NEVER) as one, sandbox.identity(None, tmp_path, NEVER) as two:
         assert one.uid != two.uid
 
 
 @root_only
+def test_a_user_that_is_named_has_one_training_at_a_time(tmp_path: Path) -> None:
+    """Two of one user could change each other's outputs before they are packed."""
+    cancelled = threading.Event()
+    with sandbox.identity("nobody", tmp_path, NEVER):
+        threading.Timer(0.5, cancelled.set).start()
+        with pytest.raises(Cancelled), sandbox.identity("nobody", tmp_path, cancelled):
+            pass
+    with sandbox.identity("nobody", tmp_path, NEVER):
+        pass
+
+
+@root_only
 def test_no_training_runs_as_root(tmp_path: Path) -> None:
-    with pytest.raises(RunnerUnfit, match="do not run as root"), sandbox.identity("root", tmp_path):
+    with pytest.raises(RunnerUnfit, match="do not run as root"), sandbox.identity("root", tmp_path, NEVER):
         pass

@@ -175,8 +175,9 @@ class Runner:
             seed=0,
             threads=1,
         )
+        never = threading.Event()
         try:
-            with sandbox.identity(self._place.user, self._spaces.locks) as who:
+            with sandbox.identity(self._place.user, self._spaces.locks, never) as who:
                 workspace.hand_over(who)
                 ended = sandbox.run(
                     ["python", "-c", "open(__import__('os').environ['AI_INFRA_OUTPUT_DIR'] + '/x', 'w')"],
@@ -186,7 +187,7 @@ class Runner:
                     limits=limits,
                     who=who,
                     log=workspace.private / "try-out.log",
-                    cancelled=threading.Event(),
+                    cancelled=never,
                 )
         finally:
             workspace.remove()

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from ai_infra_trainer.disk import DiskWatch
-from ai_infra_trainer.exceptions import RunnerUnfit, TrainingFailed
+from ai_infra_trainer.exceptions import Cancelled, RunnerUnfit, TrainingFailed
 
 FIRST_UID: Final = 62_000  # in no distribution's range for people or services, and below nobody (65534)
 UIDS: Final = 64
@@ -32,6 +32,7 @@ MAX_LOG_BYTES: Final = 8 << 20
 MAX_OPEN_FILES: Final = 4096
 MAX_PROCESSES: Final = 512
 LAUNCHER_GRACE_SECONDS: Final = 30.0
+LEASE_SECONDS: Final = 0.2  # between two looks whether a named user is free
 _LAUNCH: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); from ai_infra_trainer.launch import main; sys.exit(main())"
 )
@@ -79,11 +80,12 @@ class Ended:
 
 
 @contextmanager
-def identity(user: str | None, locks: Path) -> Iterator[Identity]:
-    """The user that a training runs as, for as long as the block lasts.
+def identity(user: str | None, locks: Path, cancelled: threading.Event) -> Iterator[Identity]:
+    """The user that a training runs as, for as long as the block lasts; no other training has it meanwhile (a locked
+    file in `locks` says so), because whoever has it can change the other's output.
 
-    Root: `user` if one is named, else a user id that no other training on this machine has meanwhile (a locked file in
-    `locks` says so). Not root: our own user; `user` cannot be honoured then, and RunnerUnfit says so.
+    Root: `user` if one is named, waiting for it until `cancelled`, else one of our range that is free. Not root: our
+    own user; `user` cannot be honoured then, and RunnerUnfit says so.
     """
     if os.geteuid() != 0:
         if user and user != pwd.getpwuid(os.geteuid()).pw_name:
@@ -97,20 +99,34 @@ def identity(user: str | None, locks: Path) -> Iterator[Identity]:
             raise RunnerUnfit(f"there is no user {user!r} on this machine; create it, or unset it") from None
         if entry.pw_uid == 0:
             raise RunnerUnfit("trainings do not run as root; name another user")
-        yield Identity(entry.pw_uid, entry.pw_gid)
-        return
+        while True:
+            with _lease(entry.pw_uid, locks) as free:
+                if free:
+                    yield Identity(entry.pw_uid, entry.pw_gid)
+                    return
+            if cancelled.wait(LEASE_SECONDS):
+                raise Cancelled(f"the job was cancelled while it waited for user {user!r}, which another training has")
     for uid in range(FIRST_UID, FIRST_UID + UIDS):
-        descriptor = os.open(locks / f"uid-{uid}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield Identity(uid, uid)
-            return
-        finally:
-            os.close(descriptor)
+        with _lease(uid, locks) as free:
+            if free:
+                yield Identity(uid, uid)
+                return
     raise RunnerUnfit(f"all {UIDS} user ids for trainings are in use; run fewer at once")
+
+
+@contextmanager
+def _lease(uid: int, locks: Path) -> Iterator[bool]:
+    """Whether the user id was free; it is taken while the block lasts."""
+    descriptor = os.open(locks / f"uid-{uid}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
 
 
 def environment(

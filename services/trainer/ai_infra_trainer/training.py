@@ -98,7 +98,9 @@ def train(
         seed=order.seed,
         threads=limits.threads,
     )
-    with sandbox.identity(user, spaces.locks) as who:  # packed under the same lease: nobody else has this user yet
+    with sandbox.identity(
+        user, spaces.locks, cancelled
+    ) as who:  # packed under the same lease: nobody else has this user yet
         workspace.hand_over(who)
         ended = sandbox.run(
             order.training_cmd,

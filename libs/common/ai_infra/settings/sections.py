@@ -318,8 +318,8 @@ class Runner(Section):
     )
     user: Annotated[str | None, Variables("AI_INFRA_RUNNER_USER")] = Field(
         default=None,
-        description="User that foreign code runs as, when the trainer is started as root; a user id of its own for "
-        "each training where not set.",
+        description="User that foreign code runs as, when the trainer is started as root, one training at a time; a "
+        "user id of its own for each training where not set.",
     )
     work_dir: Annotated[Path | None, Variables("AI_INFRA_RUNNER_DIR")] = Field(
         default=None, description="Where trainings work; a temporary directory where not set."
