@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
@@ -32,6 +33,8 @@ CHECKSUM: Final = re.compile(r"^sha256:[0-9a-f]{64}$")
 INDEX_FILE: Final = "datasets.json"
 _CHUNK: Final = 1 << 20
 _HTTP_TIMEOUT: Final = httpx.Timeout(30.0)
+_SLOW_SECONDS: Final = 30.0
+_SLOW_BYTES_PER_SECOND: Final = 1000
 _PACKAGE: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 
@@ -169,11 +172,25 @@ def _https_chunks(ref: DatasetRef) -> Iterator[bytes]:
                 raise RunnerUnavailable(f"dataset {ref.id}: {ref.uri} answered {answer.status_code}")
             if answer.status_code != 200:
                 raise DatasetMismatch(f"dataset {ref.id}: {ref.uri} answered {answer.status_code}, expected 200")
-            yield from answer.iter_raw(_CHUNK)
+            # As they come, and not gathered to a size: a cancellation is looked for between two of them.
+            yield from steady(answer.iter_raw(), f"dataset {ref.id}: {ref.uri}")
     except httpx.HTTPError as error:
         raise RunnerUnavailable(
             f"dataset {ref.id}: {ref.uri} does not answer: {type(error).__name__}", code="dataset_unavailable"
         ) from error
+
+
+def steady(chunks: Iterator[bytes], what: str, clock: Callable[[], float] = time.monotonic) -> Iterator[bytes]:
+    """The same chunks. Raises RunnerUnavailable where they come so slowly that they would hold a place for ever."""
+    begin, size = clock(), 0
+    for chunk in chunks:
+        size += len(chunk)
+        took = clock() - begin
+        if took >= _SLOW_SECONDS:
+            if size < _SLOW_BYTES_PER_SECOND * took:
+                raise RunnerUnavailable(f"{what} sends {size} bytes in {took:.0f} s", code="dataset_unavailable")
+            begin, size = clock(), 0
+        yield chunk
 
 
 def _download(ref: DatasetRef, path: Path, objects: ObjectStore, max_bytes: int) -> int:

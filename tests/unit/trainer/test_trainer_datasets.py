@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import threading
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from ai_infra.events.generated import DatasetRef
 from ai_infra_trainer.archive import tree_sha256
-from ai_infra_trainer.datasets import allowed, fetch_all, package_file
+from ai_infra_trainer.datasets import allowed, fetch_all, package_file, steady
 from ai_infra_trainer.exceptions import Cancelled, DatasetMismatch, RunnerUnavailable
 
 NO_STORE = cast(Any, None)  # these datasets are on this machine
@@ -132,6 +133,16 @@ def test_a_cancelled_fetch_ends(tmp_path: Path, file: Path) -> None:
 def test_a_host_that_does_not_answer_is_worth_another_try(tmp_path: Path) -> None:
     with pytest.raises(RunnerUnavailable):
         fetch(tmp_path, ref("https://127.0.0.1:9/d.csv"))
+
+
+def test_a_host_that_sends_a_byte_now_and_then_is_given_up_and_a_quick_one_is_not(tmp_path: Path) -> None:
+    def read(size: int, seconds: float) -> int:
+        clock = itertools.count(0.0, seconds)
+        return sum(len(chunk) for chunk in steady(iter([bytes(size)] * 100), "d", clock=lambda: next(clock)))
+
+    assert read(100_000, 20.0) == 100 * 100_000
+    with pytest.raises(RunnerUnavailable, match="sends 2 bytes in 40 s"):
+        read(1, 20.0)
 
 
 @pytest.mark.parametrize(
