@@ -102,11 +102,14 @@ class Finality:
         make_producer: Callable[[], TransactionalProducer],
         *,
         interval_s: float,
+        write_heads: Callable[[Connection], object] = lambda _: None,
     ) -> None:
+        """`write_heads`: called by whoever holds lane 0, after its checkpoints."""
         self._connect = connect
         self._publisher = publisher
         self._make_producer = make_producer
         self._interval_s = interval_s
+        self._write_heads = write_heads
         self._lanes: dict[int, FinalLane] = {}
         self._guard = threading.Lock()
         self._stop = threading.Event()
@@ -183,6 +186,8 @@ class Finality:
                 self._make_final(lane)
                 self._show_age(lane)
         self._publish([lane for lane in lanes if lane.lost is None and lane.checkpoint is not None])
+        if any(lane.number == 0 and lane.lost is None for lane in lanes):
+            self._write_heads(self._open())
 
     def _make_final(self, lane: FinalLane) -> None:
         try:

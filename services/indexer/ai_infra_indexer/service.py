@@ -14,14 +14,17 @@ from ai_infra.bus.kafka.topics import SERVICE_INPUTS, group_of, input_partitions
 from ai_infra.bus.process import ServiceProcess, keep_running
 from ai_infra.bus.transactions import TransactionalProducer
 from ai_infra.events.generated import AuditCheckpoint, AuditFinding
+from ai_infra.objects.reader import BucketReader
 from ai_infra.objects.store import ObjectStore
 from ai_infra.readmodel.connection import connect
 from ai_infra.readmodel.migrations import migrate
 from ai_infra.settings import Settings
 from ai_infra.trust.open import load_roots, open_audit_signer, open_chain_signer
 from ai_infra_indexer.archive import LaneArchive
+from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.companions import archive_companions, archive_schema
 from ai_infra_indexer.finality import Finality, FinalLane
+from ai_infra_indexer.heads import HeadsWriter
 from ai_infra_indexer.inputs import Around
 from ai_infra_indexer.lane import Lane
 from ai_infra_indexer.loop import Indexer, placed
@@ -81,11 +84,15 @@ def build(process: ServiceProcess) -> Indexer:
         producer.initialise()
         return producer
 
+    origin, reader = settings.log.origin, BucketReader(store, archive_uri)
+    lanes = [ArchivedLane(reader, origin, number) for number in range(settings.log.lanes)]
+    heads = HeadsWriter(store, archive_uri, lanes, origin, taker.audit, lambda: process.keyrings.latest)
     finality = Finality(
         lambda: open_connection(settings),
         Publisher(process.session, process.frame),
         make_producer,
         interval_s=settings.log.checkpoint_interval_ms / 1000,
+        write_heads=heads.write,
     )
     finality.start()
     log.info("keys open", audit=taker.audit.key_id, chain=taker.chain.key_id, keyring=keyring.version)
