@@ -14,7 +14,14 @@ import pytest
 from ai_infra.devstack import Stack
 from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.event import Event
-from ai_infra.events.generated import ArtifactProduced, ArtifactRefused, ManifestSignature, Reason
+from ai_infra.events.generated import (
+    ArtifactProduced,
+    ArtifactRefused,
+    AuditFinding,
+    FindingKind,
+    ManifestSignature,
+    Reason,
+)
 from ai_infra.manifest.registration import Registration, sign_registration
 from ai_infra.readmodel import ReadModel, connect, migrate
 from ai_infra.readmodel.search import search_artifacts
@@ -24,6 +31,7 @@ from ai_infra.trust.keyring_files import latest_keyring
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer import parity
+from ai_infra_indexer.history import Verdict
 from ai_infra_indexer.replay import Replay
 from ai_infra_indexer.sequence import sequence
 from ai_infra_indexer.store import append, ensure_lane, read_head, read_known
@@ -191,3 +199,31 @@ def test_an_artifact_shows_what_its_registration_rests_on_whatever_was_refused_b
     assert differences == []
     assert sum(c.live_rows for c in comparisons if c.table == "productions") == 3 * len(ORDERS) + 2
     stack.drop_database(name)
+
+
+def test_a_finding_whose_own_projection_is_refused_brings_no_finding(world: Any, database: str) -> None:
+    """Else each would bring the next one. Any other refused projection is named by one."""
+    migrate(database)
+    job = world.verifier().verify(world.say("orchestrator", world.queued()))
+    body = AuditFinding(
+        kind=FindingKind.MISSING_CAUSE,
+        lane_of=world.lane,
+        producer=None,
+        epoch=None,
+        first_seq=None,
+        last_seq=None,
+        position=0,
+        event_id=job.id,
+        detail="d",
+    )
+    finding = world.verifier().verify(world.say("indexer", body))
+    with connect(database, autocommit=True) as connection:
+        connection.execute("ALTER TABLE said_findings ADD CHECK (false)")
+        connection.execute("ALTER TABLE jobs ADD CHECK (false)")
+        ensure_lane(connection, world.lane, "o")
+        head = read_head(connection, world.lane)
+        lines, after = sequence(head, [job, finding], world.chain())
+        known = read_known(connection, world.lane, [job, finding])
+        done = append(connection, head, lines, after, known=known, offsets={})
+    assert set(done.verdicts.values()) == {Verdict.REFUSED}
+    assert [(found.kind, found.event_id) for found in done.findings] == [("projection_refused", job.id)]

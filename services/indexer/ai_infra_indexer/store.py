@@ -15,6 +15,7 @@ from typing import Any, Final
 import psycopg
 
 from ai_infra.events.event import Event
+from ai_infra.events.generated import AuditFinding
 from ai_infra_indexer import kernel
 from ai_infra_indexer.applying import apply
 from ai_infra_indexer.exceptions import LaneLost, ProjectionRefused
@@ -134,7 +135,8 @@ def append(
         verdicts = {line.position: refused.get(line.position, (j.verdict,))[0] for line, j in judged}
         findings = [finding for _, judgement in judged for finding in judgement.findings]
         for line, _ in judged:
-            if line.position in refused:
+            # A finding about a finding would be refused as that one was, and so on for ever: its verdict tells it.
+            if line.position in refused and line.event.type != AuditFinding.TOPIC:
                 detail = refused[line.position][1]
                 findings.append(Finding(line.position, "projection_refused", line.event.type, line.event.id, detail))
         _copy_log(connection, head, [line for line, _ in judged], verdicts)
