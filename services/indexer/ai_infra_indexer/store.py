@@ -33,6 +33,8 @@ _ENTRIES: Final = (
     "producer text, epoch int8, seq int8, event_hash text, event_time timestamptz, append_time timestamptz, "
     "kafka_partition int4, kafka_offset int8, causes uuid[], verdict text, entry bytea"
 )
+# What the data is to blame for. A limit (a name too long for its index) is one too: it would be met again and again.
+_REFUSES: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 _CHAIN: Final = (
     "lane int2, position int8, id text, event_type text, payload bytea, prev_hash text, hash text, signature text, "
     "signer_id text, ts timestamptz, created_at timestamptz, metadata bytea, version int4"
@@ -150,11 +152,7 @@ def append(
 def _project(
     connection: Connection, lane: int, judged: Sequence[tuple[Line, Judgement]]
 ) -> dict[int, tuple[Verdict, str]]:
-    """Applies what the entries mean; returns those whose projection was refused, and why.
-
-    All at once first. Where that fails by the data (never by the infrastructure), entry by entry: the outcome of each
-    is the same, and one bad entry keeps no other from its rows.
-    """
+    """Applies what the entries mean; returns those whose projection was refused, and why."""
     refused: dict[int, tuple[Verdict, str]] = {}
     changes: list[tuple[int, tuple[RowChange, ...]]] = []
     for line, judgement in judged:
@@ -164,21 +162,25 @@ def _project(
             changes.append((line.position, project(line.position, line.event)))
         except (ProjectionRefused, ValueError, TypeError, KeyError, OverflowError) as error:
             refused[line.position] = (Verdict.REFUSED, f"{type(error).__name__}: {error}")
+    return refused | _apply(connection, lane, changes)
+
+
+def _apply(
+    connection: Connection, lane: int, changes: Sequence[tuple[int, tuple[RowChange, ...]]]
+) -> dict[int, tuple[Verdict, str]]:
+    """All at once; where the data prevents it (never the infrastructure), half by half: the outcome of each entry is
+    the same as alone, and a bad one keeps no other from its rows."""
+    if not changes:
+        return {}
     try:
         with connection.transaction():
             apply(connection, lane, [change for _, group in changes for change in group])
-    except (psycopg.DataError, psycopg.IntegrityError) as error:
+    except _REFUSES as error:
         if len(changes) == 1:
-            return {**refused, changes[0][0]: (Verdict.REFUSED, _why(error))}
-    else:
-        return refused
-    for position, group in changes:
-        try:
-            with connection.transaction():
-                apply(connection, lane, group)
-        except (psycopg.DataError, psycopg.IntegrityError) as error:
-            refused[position] = (Verdict.REFUSED, _why(error))
-    return refused
+            return {changes[0][0]: (Verdict.REFUSED, _why(error))}
+        half = len(changes) // 2
+        return _apply(connection, lane, changes[:half]) | _apply(connection, lane, changes[half:])
+    return {}
 
 
 def _why(error: psycopg.Error) -> str:

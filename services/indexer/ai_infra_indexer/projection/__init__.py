@@ -13,7 +13,7 @@ from typing import Any, Final
 from ai_infra.events.body import Body
 from ai_infra.events.event import Event
 from ai_infra_indexer.projection import artifacts, authority, deployments, jobs, promotions
-from ai_infra_indexer.projection.rows import Mode, RowChange, Sequenced
+from ai_infra_indexer.projection.rows import Mode, RowChange, Sequenced, Value
 
 Rule = Callable[[Sequenced[Any]], tuple[RowChange, ...]]
 
@@ -31,4 +31,4 @@ def project(position: int, event: Event[Any]) -> tuple[RowChange, ...]:
     return RULES[type(event.body)](Sequenced(position, event))
 
 
-__all__ = ["RULES", "Mode", "RowChange", "Sequenced", "project"]
+__all__ = ["RULES", "Mode", "RowChange", "Sequenced", "Value", "project"]

@@ -17,6 +17,12 @@ B_co = TypeVar("B_co", bound=Body, covariant=True)
 Value = str | int | bool | datetime | None
 
 
+class Json(str):
+    """JSON text that was written here, from values: any database that knows JSON takes it."""
+
+    __slots__ = ()
+
+
 class Mode(Enum):
     """How a change meets the row of its key."""
 
@@ -66,9 +72,11 @@ class Sequenced(Generic[B_co]):
         return self.event.append_time
 
 
-def as_json(value: Any) -> str:
+def as_json(value: Any) -> Json:
     """JSON text for a jsonb column: of plain values, generated records and sequences of them."""
-    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_SORT_KEYS).decode()
+    return Json(
+        orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_SORT_KEYS).decode()
+    )
 
 
 def _plain(value: Any) -> Any:
