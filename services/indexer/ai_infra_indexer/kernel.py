@@ -30,9 +30,8 @@ _ESCAPED: Final = re.compile("[%<>&\u2028\u2029\b\f]")
 _ESCAPED_IN_KEY: Final = re.compile("[%<>&\b\f]|[^\x00-\x7f]")
 # An array index as an object key is moved to the front by JavaScript, and __proto__ is no key at all there.
 _AWKWARD_KEY: Final = re.compile(r"[0-9]+|__proto__")
-# What can't be in the serialised body where it is to be taken as it is: see `_quick`. Fractions need no look: the rules
-# of the schemas have no type for them.
-_NEEDS_WALK: Final = re.compile(rb'[%<>&\x80-\xff]|\\[bf]|[0-9]{16}|"[0-9]+":|__proto__')
+# What can't be in the serialised body where it is to be taken as it is: see `_quick`.
+_NEEDS_WALK: Final = (b"%", b"<", b">", b"&", b"\\b", b"\\f", b"__proto__")
 
 # Whose wish it is, for the types whose body names its signer's principal (checked on every verification).
 _ACTOR: Final[Mapping[str, str]] = {
@@ -162,7 +161,27 @@ def _body(said: dict[str, Any]) -> orjson.Fragment:
 def _quick(said: dict[str, Any]) -> bytes | None:
     """The body as it is, where nothing in it needs escaping: most bodies, at a tenth of the cost of the walk."""
     data = orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
-    return None if _NEEDS_WALK.search(data) else data
+    if not data.isascii() or any(awkward in data for awkward in _NEEDS_WALK):
+        return None
+    return data if _keys_and_numbers_stay(said) else None
+
+
+def _keys_and_numbers_stay(value: Any) -> bool:
+    """What the bytes do not show at a glance; anything unknown here is for the walk."""
+    if value.__class__ is dict:
+        if any(key.isdigit() for key in value):
+            return False
+        value = value.values()
+    for item in value:
+        kind = item.__class__
+        if kind is str or item is None or kind is bool:
+            continue
+        if kind is int:
+            if not -_MAX_SAFE <= item <= _MAX_SAFE:
+                return False
+        elif (kind is not dict and kind is not list) or not _keys_and_numbers_stay(item):
+            return False
+    return True
 
 
 def _percent(match: re.Match[str]) -> str:

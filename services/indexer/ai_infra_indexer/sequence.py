@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
+from ai_infra.events.avro import rfc3339
 from ai_infra.events.event import Event
-from ai_infra.events.statement import DATASCHEMA_PREFIX, EVENT_PAYLOAD_TYPE, signed_message
+from ai_infra.events.statement import DATASCHEMA_PREFIX, EVENT_PAYLOAD_TYPE
 from ai_infra_indexer import kernel
 from ai_infra_indexer.bodies import as_written, bare
 from ai_infra_indexer.entry import Entry, Link, encode
@@ -52,11 +51,11 @@ def sequence(head: Head, events: Iterable[Event[Any]], signer: kernel.ChainSigne
         record = event.record
         sha256 = event.attributes.dataschema[len(DATASCHEMA_PREFIX) :]
         body = bare(record.value or b"")
-        statement = statement_of(event, sha256, body)
+        statement = statement_of(event)
         # Kernel tools order by time: strictly increasing, whatever clock the broker had.
         ts_us = max(record.append_time_ms * 1000, ts_us + 1)
         payload = kernel.payload(
-            orjson.loads(statement),
+            _said(event),
             as_written(event.body, sha256, body),
             lane=head.lane,
             position=position,
@@ -79,18 +78,24 @@ def sequence(head: Head, events: Iterable[Event[Any]], signer: kernel.ChainSigne
     return lines, Head(head.lane, head.origin, position, prev or "", ts_us)
 
 
-def statement_of(event: Event[Any], schema_sha256: str, body: bytes) -> bytes:
+def statement_of(event: Event[Any]) -> bytes:
     """The canonical statement that the event's message holds."""
-    message = signed_message(
-        event.attributes,
-        topic=event.record.topic,
-        key=(event.record.key or b"").decode(),
-        lane=event.record.partition,
-        schema_sha256=schema_sha256,
-        body=body,
-    )
-    _, _, statement = message[len(_PAE_PREFIX) :].partition(b" ")
-    return statement
+    return event.message[event.message.index(b" ", len(_PAE_PREFIX)) + 1 :]
+
+
+def _said(event: Event[Any]) -> dict[str, Any]:
+    """What a payload takes from the statement, without parsing that again."""
+    attributes = event.attributes
+    return {
+        "causes": [{"id": cause.id} for cause in attributes.causes],
+        "ce_id": attributes.id,
+        "ce_source": attributes.source,
+        "ce_subject": attributes.subject,
+        "ce_time": rfc3339(attributes.time),
+        "ce_type": attributes.type,
+        "key": (event.record.key or b"").decode(),
+        "signer": attributes.signer,
+    }
 
 
 def line_of(entry: Entry, event: Event[Any]) -> Line:

@@ -181,7 +181,14 @@ def make_event(reason: str, *, event_id: str | None = None, seq: int | None = No
         traceparent=None,
     )
     return Event(
-        body=body, attributes=attributes, record=record, lane=LANE, model=MODEL, hash=signed.hash, principal="sender"
+        body=body,
+        attributes=attributes,
+        record=record,
+        lane=LANE,
+        model=MODEL,
+        hash=signed.hash,
+        principal="sender",
+        message=b"",
     )
 
 

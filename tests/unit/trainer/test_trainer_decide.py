@@ -75,7 +75,16 @@ def event(body: Any) -> Event[Any]:
         traceparent=None,
     )
     record = Record(body.TOPIC, 3, 0, 0, b"digits", b"", ())
-    return Event(body=body, attributes=attributes, record=record, lane=3, model="digits", hash="f" * 64, principal="ci")
+    return Event(
+        body=body,
+        attributes=attributes,
+        record=record,
+        lane=3,
+        model="digits",
+        hash="f" * 64,
+        principal="ci",
+        message=b"",
+    )
 
 
 @dataclass

@@ -106,6 +106,8 @@ class Event(Generic[B_co]):
     """event_hash: SHA-256 of the signed message, 64 hex digits."""
     principal: str
     """Who said it, by the keyring."""
+    message: bytes = field(repr=False)
+    """What its signature is over."""
 
     @property
     def id(self) -> str:

@@ -223,6 +223,7 @@ def _accept(unverified: Unverified, voucher: Voucher, keyring: Keyring) -> Event
         model=unverified.model,
         hash=unverified.hash,
         principal=principal.id,
+        message=unverified.message,
     )
 
 
