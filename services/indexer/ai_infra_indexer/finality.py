@@ -28,7 +28,8 @@ from ai_infra.tlog.growth import RightEdge, grow
 from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.entry import decode
 from ai_infra_indexer.exceptions import LaneLost
-from ai_infra_indexer.publish import Position, Publication, Publisher
+from ai_infra_indexer.handover import Handover
+from ai_infra_indexer.publish import MAX_MESSAGES, Position, Publication, Publisher
 from ai_infra_indexer.refusals import forget_said
 from ai_infra_indexer.store import Connection
 
@@ -49,6 +50,7 @@ class FinalLane:
     """Chain hash of the last archived entry; empty where nothing is."""
     checkpoint: OpenedCheckpoint | None
     position: Position
+    handover: Handover
     group_metadata: Any = None
     """Of the consumer while it held the lane: fences a publisher that has lost it."""
     lost: AiInfraError | None = None
@@ -57,14 +59,11 @@ class FinalLane:
 
     def archive_more(self, connection: Connection) -> bool:
         """Archive and cover the next chunk; False where there was nothing new."""
-        rows = connection.execute(
-            "SELECT position, entry FROM entries WHERE lane = %s AND position >= %s ORDER BY position LIMIT %s",
-            (self.number, self.edge.size, CHUNK),
-        ).fetchall()
-        if not rows:
+        found = self._next(connection)
+        if found is None:
             return False
-        entries = [bytes(entry) for _, entry in rows]
-        if rows[0][0] != self.edge.size or (decode(entries[0]).link.prev_hash or "") != self.edge_hash:
+        follows, entries, last_hash = found
+        if not follows:
             raise LaneLost(
                 f"lane {self.number}: what Postgres has after position {self.edge.size} does not follow what is "
                 "archived; the database was replaced"
@@ -75,11 +74,26 @@ class FinalLane:
         with metrics.INDEXER_STAGE.labels("checkpoint").time():
             covered = self.checkpoint.checkpoint.size if self.checkpoint is not None else 0
             self.checkpoint = self.archive.put_checkpoint(growth.edge, covered)
-        self.edge, self.edge_hash = growth.edge, decode(entries[-1]).link.hash
+        self.edge, self.edge_hash = growth.edge, last_hash
         note_checkpoint(connection, self.number, self.checkpoint)
         for stage in ("archived", "final"):
             metrics.INDEXER_POSITION.labels(str(self.number), stage).set(self.edge.size)
-        return len(rows) == CHUNK
+        return len(entries) == CHUNK
+
+    def _next(self, connection: Connection) -> tuple[bool, list[bytes], str] | None:
+        """Whether the next entries follow what is archived, their bytes, and the chain hash of the last one."""
+        if handed := self.handover.take(self.edge.size, CHUNK):
+            return handed[0].prev_hash == self.edge_hash, [entry.raw for entry in handed], handed[-1].hash
+        rows = connection.execute(
+            "SELECT position, entry FROM entries WHERE lane = %s AND position >= %s ORDER BY position LIMIT %s",
+            (self.number, self.edge.size, CHUNK),
+        ).fetchall()
+        if not rows:
+            return None
+        entries = [bytes(entry) for _, entry in rows]
+        prev_hash = decode(entries[0]).link.prev_hash or ""
+        follows = rows[0][0] == self.edge.size and prev_hash == self.edge_hash
+        return follows, entries, decode(entries[-1]).link.hash
 
 
 def note_checkpoint(connection: Connection, lane: int, opened: OpenedCheckpoint) -> None:
@@ -234,7 +248,10 @@ class Finality:
         news, connection = lane.position.size < size or announce, self._open()
         if not news and not self._publisher.has_more(connection, lane.position, lane.number):
             return None
-        made = self._publisher.publication(connection, lane.position, lane.checkpoint, lane.number, announce=announce)
+        handed = lane.handover.take(lane.position.size, min(MAX_MESSAGES, max(0, size - lane.position.size)))
+        made = self._publisher.publication(
+            connection, lane.position, lane.checkpoint, lane.number, handed=handed, announce=announce
+        )
         return made if news or made.messages else None
 
     def _transact(self, said: list[tuple[FinalLane, Publication]]) -> bool:
@@ -256,6 +273,7 @@ class Finality:
                 if message.topic != PLAIN:
                     metrics.BUS_SAID.labels("indexer", message.topic).inc()
             lane.position = publication.after
+            lane.handover.forget(publication.after.size)
             size = lane.checkpoint.checkpoint.size if lane.checkpoint is not None else 0
             if publication.after.size == size:
                 lane.announced = size

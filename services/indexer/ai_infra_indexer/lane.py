@@ -17,6 +17,7 @@ from ai_infra.events.exceptions import EventError
 from ai_infra.telemetry import metrics
 from ai_infra.trust.exceptions import AwaitKeyring, KeyringError, TrustError
 from ai_infra_indexer.exceptions import EntryTooLarge
+from ai_infra_indexer.handover import Handover
 from ai_infra_indexer.history import Heard
 from ai_infra_indexer.kernel import ChainSigner
 from ai_infra_indexer.order import Arrival, CauseOrder, Placed, Source
@@ -69,6 +70,7 @@ class Lane:
         verifier: LaneVerifier,
         chain: ChainSigner,
         around: Surroundings,
+        handover: Handover,
     ) -> None:
         self.number = head.lane
         self.head = head
@@ -77,6 +79,7 @@ class Lane:
         self._verifier = verifier
         self._chain = chain
         self._around = around
+        self._handover = handover
         self._order: CauseOrder[_Item] = CauseOrder()
         self._backlog: list[tuple[Source, int, Record]] = []
         self._written = dict(offsets)
@@ -171,6 +174,7 @@ class Lane:
             )
         self.head = done.head
         self._refusals.clear()
+        self._handover.offer(lines)
         self._written.update(offsets)
         if last:
             self._touched.clear()

@@ -30,11 +30,13 @@ from ai_infra.tlog.checkpoint import OpenedCheckpoint
 from ai_infra.trust.session import Session
 from ai_infra_indexer import kernel
 from ai_infra_indexer.entry import Link
+from ai_infra_indexer.handover import Handed
 from ai_infra_indexer.order import Source
 from ai_infra_indexer.refusals import Refusal, any_unsaid, read_unsaid
 from ai_infra_indexer.store import Connection, read_offsets, read_positions
 
 MAX_MESSAGES: Final = 5_000  # in one transaction: it must end well within its time-out
+_JSON: Final = (("content-type", b"application/json"),)
 _SERVICE: Final = "indexer"
 _SOURCE: Final = "/ai-infra/indexer"
 
@@ -106,17 +108,21 @@ class Publisher:
         return self._beat_due(position) or any_unsaid(connection, lane)
 
     def publication(
-        self, connection: Connection, position: Position, checkpoint: OpenedCheckpoint, lane: int, *, announce: bool
+        self,
+        connection: Connection,
+        position: Position,
+        checkpoint: OpenedCheckpoint,
+        lane: int,
+        *,
+        handed: Sequence[Handed] = (),
+        announce: bool,
     ) -> Publication:
-        """The next messages of a lane, none beyond its checkpoint. `announce`: the checkpoint itself too."""
-        rows = connection.execute(
-            "SELECT position, event_type, id, payload::text, prev_hash, hash, signature, signer_id, "
-            "(extract(epoch FROM ts) * 1000000)::int8, metadata::text FROM audit_events "
-            "WHERE lane = %s AND position >= %s AND position < %s ORDER BY position LIMIT %s",
-            (lane, position.size, checkpoint.checkpoint.size, MAX_MESSAGES),
-        ).fetchall()
-        messages = [self._audit_event(lane, row) for row in rows]
-        after = replace(position, size=position.size + len(rows))
+        """The next messages of a lane, none beyond its checkpoint. `handed`: entries from `position` on, where they are
+        at hand; else they are read. `announce`: the checkpoint itself too."""
+        messages = [self._outgoing(lane, entry.event_id, entry.message) for entry in handed] or self._read(
+            connection, position, checkpoint, lane
+        )
+        after = replace(position, size=position.size + len(messages))
         for finding in self._findings(connection, lane, position.size, after.size):
             after, said = self._say_finding(lane, after, finding)
             messages.append(said)
@@ -137,13 +143,27 @@ class Publisher:
             messages.append(self._checkpoint(lane, checkpoint))
         return Publication(lane, after, tuple(messages))
 
-    @staticmethod
-    def _audit_event(lane: int, row: Sequence[Any]) -> Outgoing:
+    def _read(
+        self, connection: Connection, position: Position, checkpoint: OpenedCheckpoint, lane: int
+    ) -> list[Outgoing]:
+        rows = connection.execute(
+            "SELECT position, event_type, id, payload::text, prev_hash, hash, signature, signer_id, "
+            "(extract(epoch FROM ts) * 1000000)::int8, metadata::text FROM audit_events "
+            "WHERE lane = %s AND position >= %s AND position < %s ORDER BY position LIMIT %s",
+            (lane, position.size, checkpoint.checkpoint.size, MAX_MESSAGES),
+        ).fetchall()
+        return [self._audit_event(lane, row) for row in rows]
+
+    @classmethod
+    def _audit_event(cls, lane: int, row: Sequence[Any]) -> Outgoing:
         _, event_type, event_id, payload, prev_hash, hash_, signature, signer_id, ts_us, metadata = row
         link = Link(event_id, ts_us, prev_hash, hash_, signature, signer_id)
         value = kernel.audit_event(payload.encode(), link, event_type=event_type, metadata=metadata.encode())
-        headers = [("content-type", b"application/json")]
-        return Outgoing(PLAIN, lane, event_id.encode(), value, headers)
+        return cls._outgoing(lane, event_id, value)
+
+    @staticmethod
+    def _outgoing(lane: int, event_id: str, value: bytes) -> Outgoing:
+        return Outgoing(PLAIN, lane, event_id.encode(), value, _JSON)
 
     @staticmethod
     def _findings(connection: Connection, lane: int, low: int, high: int) -> list[tuple[Any, ...]]:

@@ -24,6 +24,7 @@ from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.companions import archive_companions, archive_schema
 from ai_infra_indexer.finality import Finality, FinalLane
+from ai_infra_indexer.handover import MAX_BYTES, Handover
 from ai_infra_indexer.heads import HeadsWriter
 from ai_infra_indexer.inputs import Around
 from ai_infra_indexer.lane import Lane
@@ -151,8 +152,9 @@ class Taker:
                 size=taken.head.size,
             )
         verifier = LaneVerifier(taken.keyrings, settings.log.lanes, verifier_for(settings, taken.keyrings))
-        lane = Lane(connection, taken.head, offsets, verifier, self.chain, self._around)
-        final = FinalLane(number, archive, taken.edge, taken.edge_hash, taken.checkpoint, position)
+        handover = Handover(number, taken.head.origin, MAX_BYTES // settings.log.lanes)
+        lane = Lane(connection, taken.head, offsets, verifier, self.chain, self._around, handover)
+        final = FinalLane(number, archive, taken.edge, taken.edge_hash, taken.checkpoint, position, handover)
         return lane, final
 
     def _open(self) -> Connection:
