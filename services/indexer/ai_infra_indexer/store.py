@@ -7,17 +7,17 @@ rows, what was heard, projection, findings, Kafka offsets. Live indexing, restor
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
 import psycopg
 
 from ai_infra.events.event import Event
 from ai_infra.events.generated import AuditFinding
-from ai_infra_indexer import kernel
 from ai_infra_indexer.applying import apply
+from ai_infra_indexer.copying import copy_history, copy_log
 from ai_infra_indexer.exceptions import LaneLost, ProjectionRefused
 from ai_infra_indexer.history import Finding, Judgement, Known, Number, Verdict, number_of
 from ai_infra_indexer.order import Source
@@ -27,18 +27,8 @@ from ai_infra_indexer.sequence import Head, Line
 
 Connection = psycopg.Connection[Any]
 
-# Columns and how their values are written. JSON goes as the bytes that it is: on the wire json and bytea are the same.
-_ENTRIES: Final = (
-    "lane int2, position int8, event_id uuid, type text, model text, subject text, signer text, principal text, "
-    "producer text, epoch int8, seq int8, event_hash text, event_time timestamptz, append_time timestamptz, "
-    "kafka_partition int4, kafka_offset int8, causes uuid[], verdict text, entry bytea"
-)
 # What the data is to blame for. A limit (a name too long for its index) is one too: it would be met again and again.
 _REFUSES: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
-_CHAIN: Final = (
-    "lane int2, position int8, id text, event_type text, payload bytea, prev_hash text, hash text, signature text, "
-    "signer_id text, ts timestamptz, created_at timestamptz, metadata bytea, version int4"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +71,35 @@ def read_known(connection: Connection, lane: int, events: Sequence[Event[Any]]) 
     if numbers:
         known.numbers = _read_numbers(connection, lane, numbers)
     rows = connection.execute(
-        "SELECT cause_id, array_agg(position ORDER BY position) FROM missing_causes "
+        "SELECT cause_id::text, array_agg(position ORDER BY position) FROM missing_causes "
         "WHERE lane = %s AND cause_id = ANY(%s::uuid[]) GROUP BY cause_id",
-        (lane, [event.id for event in events]),
+        (lane, _uuids(event.id for event in events)),
     )
-    known.awaited = {str(cause): tuple(positions) for cause, positions in rows}
+    known.awaited = {cause: tuple(positions) for cause, positions in rows}
     return known
 
 
 def read_positions(connection: Connection, lane: int, ids: Iterable[str]) -> dict[str, tuple[int, str]]:
     """Position and event_hash of the first entry of each of these events that is in the lane."""
     rows = connection.execute(
-        "SELECT event_id, position, event_hash FROM event_ids WHERE lane = %s AND event_id = ANY(%s::uuid[])",
-        (lane, list(ids)),
+        "SELECT event_id::text, position, event_hash FROM event_ids WHERE lane = %s AND event_id = ANY(%s::uuid[])",
+        (lane, _uuids(ids)),
     )
-    return {str(event_id): (position, event_hash) for event_id, position, event_hash in rows}
+    return {event_id: (position, event_hash) for event_id, position, event_hash in rows}
+
+
+def _uuids(ids: Iterable[str]) -> str:
+    """An array as Postgres writes it: thousands of ids as one text. Ids were checked for their form when read."""
+    return "{" + ",".join(ids) + "}"
 
 
 def _read_numbers(connection: Connection, lane: int, numbers: Sequence[Number]) -> dict[Number, tuple[int, str]]:
-    producers, epochs, seqs = (list(column) for column in zip(*numbers, strict=True))
+    wanted = orjson.dumps([{"producer": producer, "epoch": epoch, "seq": seq} for producer, epoch, seq in numbers])
     rows = connection.execute(
         "SELECT p.producer, p.epoch, p.seq, p.position, p.event_hash FROM producer_events p "
-        "JOIN unnest(%s::text[], %s::int8[], %s::int8[]) AS wanted(producer, epoch, seq) USING (producer, epoch, seq) "
+        "JOIN json_to_recordset(%s::json) AS wanted(producer text, epoch int8, seq int8) USING (producer, epoch, seq) "
         "WHERE p.lane = %s",
-        (producers, epochs, seqs, lane),
+        (wanted.decode(), lane),
     )
     return {(producer, epoch, seq): (position, hash_) for producer, epoch, seq, position, hash_ in rows}
 
@@ -141,8 +136,8 @@ def append(
             if line.position in refused and line.event.type != AuditFinding.TOPIC:
                 detail = refused[line.position][1]
                 findings.append(Finding(line.position, "projection_refused", line.event.type, line.event.id, detail))
-        _copy_log(connection, head, [line for line, _ in judged], verdicts)
-        _copy_history(connection, head.lane, judged, first_new)
+        copy_log(connection, head, [line for line, _ in judged], verdicts)
+        copy_history(connection, head.lane, judged, first_new)
         _write_findings(connection, head.lane, findings)
         note_refusals(connection, head.lane, refusals)
         _write_offsets(connection, head.lane, offsets)
@@ -186,97 +181,6 @@ def _apply(
 def _why(error: psycopg.Error) -> str:
     """Why the database would not have it. Its own words alone: the same on every server, and without a row's values."""
     return f"{type(error).__name__} ({error.sqlstate}): {error.diag.message_primary or ''}"
-
-
-def _copy_log(connection: Connection, head: Head, lines: Sequence[Line], verdicts: Mapping[int, Verdict]) -> None:
-    lane = head.lane
-    entries, chain = [], []
-    for line in lines:
-        event, link = line.event, line.link
-        ts = kernel.when(link.ts_us)
-        entries.append(
-            (
-                lane,
-                line.position,
-                uuid.UUID(event.id),
-                event.type,
-                (event.record.key or b"").decode(),
-                event.subject,
-                event.signer,
-                event.principal,
-                event.producer,
-                event.epoch,
-                event.seq,
-                event.hash,
-                event.time,
-                event.append_time,
-                event.record.partition,
-                event.record.offset,
-                [uuid.UUID(cause.id) for cause in event.causes],
-                verdicts[line.position].value,
-                line.raw,
-            )
-        )
-        metadata = kernel.metadata(lane, line.position, head.origin, event.type)
-        chain.append(
-            (
-                lane,
-                line.position,
-                link.id,
-                event.type,
-                line.payload,
-                link.prev_hash,
-                link.hash,
-                link.signature,
-                link.signer_id,
-                ts,
-                ts,
-                metadata,
-                kernel.AUDIT_EVENT_VERSION,
-            )
-        )
-    _copy(connection, "entries", _ENTRIES, entries)
-    _copy(connection, "audit_events", _CHAIN, chain)
-
-
-def _copy_history(
-    connection: Connection,
-    lane: int,
-    judged: Sequence[tuple[Line, Judgement]],
-    before: tuple[Mapping[str, Any], Mapping[Number, Any]],
-) -> None:
-    """What was heard for the first time; `before` is what was known when the batch began."""
-    ids: dict[str, tuple[Any, ...]] = {}
-    numbers: dict[Number, tuple[Any, ...]] = {}
-    missing: list[tuple[Any, ...]] = []
-    for line, judgement in judged:
-        event = line.event
-        if event.id not in before[0]:
-            ids.setdefault(event.id, (lane, uuid.UUID(event.id), line.position, event.hash))
-        number = number_of(event)
-        if number is not None and number not in before[1]:
-            numbers.setdefault(number, (lane, *number, line.position, event.hash))
-        missing += [(lane, uuid.UUID(cause), line.position) for cause in judgement.missing]
-    _copy(connection, "event_ids", "lane int2, event_id uuid, position int8, event_hash text", ids.values())
-    _copy(
-        connection,
-        "producer_events",
-        "lane int2, producer text, epoch int8, seq int8, position int8, event_hash text",
-        numbers.values(),
-    )
-    _copy(connection, "missing_causes", "lane int2, cause_id uuid, position int8", missing)
-
-
-def _copy(connection: Connection, table: str, columns: str, rows: Iterable[Sequence[Any]]) -> None:
-    rows = list(rows)
-    if not rows:
-        return
-    names, types = zip(*(column.split() for column in columns.split(", ")), strict=True)
-    command = f"COPY {table} ({', '.join(names)}) FROM STDIN (FORMAT BINARY)"
-    with connection.cursor() as cursor, cursor.copy(command.encode()) as copy:
-        copy.set_types(types)
-        for row in rows:
-            copy.write_row(row)
 
 
 def _write_findings(connection: Connection, lane: int, findings: Sequence[Finding]) -> None:
