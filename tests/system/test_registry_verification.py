@@ -14,7 +14,8 @@ import pytest
 from ai_infra.devstack import Stack
 from ai_infra.events.generated import ArtifactProduced, DatasetRef
 from ai_infra.manifest.dsse import Envelope, EnvelopeSignature
-from ai_infra.manifest.provenance import Run, provenance_statement
+from ai_infra.manifest.provenance import PREDICATE_TYPE, Run, provenance_statement
+from ai_infra.manifest.statement import Statement
 from ai_infra.manifest.training import TrainingManifest
 from ai_infra.objects.exceptions import ObjectsUnavailable
 from ai_infra.objects.store import ObjectStore
@@ -223,6 +224,14 @@ def long_ago(workshop: Workshop, content: bytes) -> Claim:
     return replace(claim, appended=datetime(2020, 1, 1, tzinfo=UTC))
 
 
+def odd_dependencies(workshop: Workshop, content: bytes) -> Claim:
+    claim = workshop.claim(workshop.manifest(content))
+    statement = Statement.parse(Envelope.parse(claim.provenance).payload, PREDICATE_TYPE)
+    definition = {**statement.predicate["buildDefinition"], "resolvedDependencies": ["code"]}
+    odd = replace(statement, predicate={**statement.predicate, "buildDefinition": definition})
+    return replace(claim, provenance=sign_provenance(odd, workshop.session()).to_text())
+
+
 def no_json(workshop: Workshop, content: bytes) -> Claim:
     return replace(workshop.claim(workshop.manifest(content)), provenance="{")
 
@@ -247,6 +256,7 @@ def no_json(workshop: Workshop, content: bytes) -> Claim:
         (another_delegation, "provenance_bad_envelope_signature"),
         (delegated_for_something_else, "provenance_not_allowed"),
         (long_ago, "provenance_expired_delegation"),
+        (odd_dependencies, "provenance_bad_statement"),
         (no_json, "provenance_bad_envelope"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",

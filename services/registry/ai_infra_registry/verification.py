@@ -52,7 +52,7 @@ class Verification:
             reasons += _contradictions(claim, manifest)
             reasons += _too_large(manifest)
             if built is not None:
-                reasons += disagreements(built.provenance, manifest, claim.manifest_sha256)
+                reasons += _disagreements(built, manifest, claim)
         if reasons or manifest is None or built is None:
             metrics.ARTIFACT_REGISTRATION_LATENCY.labels("refused").observe(_since(claim))
             return Finding(reasons=_distinct(reasons))
@@ -123,6 +123,13 @@ def _provenance(claim: Claim, keyring: Keyring, reasons: list[Reason]) -> Built 
     except (ManifestError, TrustError) as error:
         reasons.append(Reason(code=f"provenance_{error.code}", detail=str(error)))
         return None
+
+
+def _disagreements(built: Built, manifest: TrainingManifest, claim: Claim) -> tuple[Reason, ...]:
+    try:
+        return disagreements(built.provenance, manifest, claim.manifest_sha256)
+    except ManifestError as error:  # an outside builder's statement, signed and all, may have any form
+        return (Reason(code=f"provenance_{error.code}", detail=str(error)),)
 
 
 def _contradictions(claim: Claim, manifest: TrainingManifest) -> list[Reason]:
