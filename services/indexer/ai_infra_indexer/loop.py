@@ -17,7 +17,12 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ai_infra.bus.assignment import Assignment
-from ai_infra.bus.kafka.consume import LostOffsetsError, check_message_error, record_from_message
+from ai_infra.bus.kafka.consume import (
+    LostOffsetsError,
+    RestartNeededError,
+    check_message_error,
+    record_from_message,
+)
 from ai_infra.errors import UnavailableError
 from ai_infra.objects.exceptions import Conflict
 from ai_infra.telemetry import metrics
@@ -98,6 +103,9 @@ class Indexer:
         try:
             while not stop.is_set():
                 self.turn()
+        except KafkaException as error:
+            # A seek or a pause of what was given away meanwhile, for one: the next start joins anew and goes on.
+            raise RestartNeededError(f"the consumer of {self._group} failed: {error}") from error
         finally:
             self._close()
 

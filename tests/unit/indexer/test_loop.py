@@ -1,0 +1,36 @@
+"""What ends the indexer's loop, and what it leaves to the next start."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException
+
+from ai_infra.bus.kafka.consume import RestartNeededError
+from ai_infra_indexer.finality import Finality, FinalLane
+from ai_infra_indexer.lane import Lane
+from ai_infra_indexer.loop import Indexer
+
+CONFIG = {"bootstrap.servers": "127.0.0.1:1", "group.id": "g"}
+
+
+def nothing(*_: Any) -> Any:
+    raise AssertionError("nothing is taken or opened here")
+
+
+def take(consumer: Consumer, number: int) -> tuple[Lane, FinalLane]:
+    raise AssertionError("no lane is assigned")
+
+
+def test_a_failure_of_the_consumer_asks_for_a_new_start_and_does_not_end_the_process() -> None:
+    finality = Finality(nothing, nothing, nothing, interval_s=1)  # type: ignore[arg-type]  # has no lane to publish
+    finality.start()
+
+    def each_turn() -> None:
+        raise KafkaException(KafkaError(KafkaError._STATE))
+
+    indexer = Indexer(CONFIG, ("a.b",), take, finality, each_turn)
+    with pytest.raises(RestartNeededError, match="consumer of g failed"):
+        indexer.run(threading.Event())
