@@ -16,8 +16,8 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from ai_infra.bus.decision import NO_POLICY, PolicyView
-from ai_infra.bus.kafka.admin import BETWEEN_ATTEMPTS, LEADER_MOVED
-from ai_infra.bus.kafka.config import opened, reader_config
+from ai_infra.bus.kafka.admin import BETWEEN_ATTEMPTS, LEADER_MOVED, UNREACHABLE
+from ai_infra.bus.kafka.config import no_broker, opened, reader_config
 from ai_infra.bus.kafka.consume import check_reader_error, record_from_message
 from ai_infra.bus.kafka.schema_registry import verifier_for
 from ai_infra.errors import AiInfraError, UnavailableError
@@ -54,6 +54,7 @@ class Broadcast:
         """Connects; reads nothing yet. What is not given is made from the pinned roots of the settings."""
         self.keyrings = keyrings if keyrings is not None else Keyrings(load_roots(settings))
         self.verifier = verifier if verifier is not None else verifier_for(settings, self.keyrings)
+        self._settings = settings
         self._service = service
         self._policy = NO_POLICY
         self._records: dict[str, list[Record]] = {topic: [] for topic in TOPICS}
@@ -101,6 +102,8 @@ class Broadcast:
                 if error.args[0].code() in LEADER_MOVED and time.monotonic() < deadline:
                     time.sleep(BETWEEN_ATTEMPTS)  # between two questions
                     continue
+                if error.args[0].code() in UNREACHABLE:
+                    raise no_broker(self._settings, f"reading {topic}") from None
                 raise UnavailableError(
                     f"the end of {topic} cannot be read: {error.args[0].str()}; is the broker there, and has "
                     "`ai-infra topics create` been run?"

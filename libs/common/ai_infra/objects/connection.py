@@ -85,7 +85,10 @@ def _translate(error: ClientError | BotoCoreError, operation: str, what: str) ->
             f"the object store needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY ({error})"
         )
     if isinstance(error, HTTPClientError | ResponseStreamingError) or "Connection" in type(error).__name__:
-        return ObjectsUnavailable(f"the object store does not answer ({operation} {what}): {error}")
+        return ObjectsUnavailable(
+            f"the object store does not answer ({operation} {what}): {error}; is it up, and is AWS_ENDPOINT_URL_S3 "
+            "right? (`ai-infra doctor`)"
+        )
     return ObjectsError(f"the object store cannot be used ({operation} {what}): {error}")
 
 

@@ -45,7 +45,7 @@ Partition = tuple[str, int]
 
 TIMEOUT: Final = 15.0  # seconds that a request may take; a broker that is starting needs a few
 BETWEEN_ATTEMPTS: Final = 0.1  # seconds
-_UNREACHABLE: Final = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN})
+UNREACHABLE: Final = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN})
 _HAS_MEMBERS: Final = frozenset(
     {
         KafkaError.NON_EMPTY_GROUP,
@@ -130,7 +130,7 @@ class KafkaAdmin:
         try:
             listed = self._client.list_topics(timeout=self._timeout).topics
         except KafkaException as error:
-            if error.args[0].code() in _UNREACHABLE:
+            if error.args[0].code() in UNREACHABLE:
                 raise no_broker(self._settings, "listing topics") from None
             raise unavailable("listing topics", error) from None
         return {
@@ -344,7 +344,7 @@ class KafkaAdmin:
             yield consumer
         except KafkaException as error:
             cause = error.args[0]
-            if cause.code() in _UNREACHABLE:
+            if cause.code() in UNREACHABLE:
                 raise no_broker(self._settings, doing) from None
             raise _group_error(group, cause) from None
         finally:
@@ -365,7 +365,7 @@ class KafkaAdmin:
         try:
             return future.result(timeout=self._timeout)
         except KafkaException as error:
-            if error.args[0].code() in _UNREACHABLE:
+            if error.args[0].code() in UNREACHABLE:
                 raise no_broker(self._settings, doing) from None
             raise unavailable(doing, error) from None
         except TimeoutError:

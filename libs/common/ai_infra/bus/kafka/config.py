@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -176,8 +177,20 @@ def transactional_id_prefix(service: str) -> str:
     return f"ai-infra.{service}."
 
 
+_SAY_AGAIN_SECONDS: Final = 30.0
+_said: dict[str, float] = {}  # what was reported, and when last
+
+
 def on_client_error(error: KafkaError) -> None:
-    """Notes what librdkafka reports on the side (a broker is away, …); operations report their own failures."""
+    """Notes what librdkafka reports on the side (a broker is away, …); operations report their own failures.
+
+    Each client of a process repeats it with every attempt, about once a second: it is said once in half a minute.
+    """
+    about = f"{error.name()} {error.str().partition(' (after ')[0]}"
+    now = time.monotonic()
+    if now - _said.get(about, -_SAY_AGAIN_SECONDS) < _SAY_AGAIN_SECONDS:
+        return
+    _said[about] = now
     log.warning("kafka client", code=error.name(), detail=error.str())
 
 
