@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import Producer
 from tests.faults.flow import until
 from tests.faults.forger import Forger, encoded, event_id, with_header
+from tests.faults.raw_producer import append
 from tests.system.bus_bench import read
 
 from ai_infra.bus.kafka.admin import KafkaAdmin
@@ -225,6 +226,27 @@ def test_every_fault_is_put_aside_with_its_reason_and_changes_nothing(
     until(lambda: doors.entered(good.published.id), "the log goes on")  # type: ignore[union-attr]  # asserted above
     ids = [event_id(record) for record in records if record.headers]
     assert not doors.entered(*ids)
+    doors.check_up()
+
+
+def test_names_of_headers_that_are_no_text_stop_nobody(doors: Doors, forger: Forger, model: str) -> None:
+    """No client library writes such a name, but anybody may who may write at all, and reading it raises."""
+    sound = forger.record(request(model))
+    assert sound.key is not None
+    assert sound.value is not None
+    names = [(b"\xff\xfe", b"x"), *((name.encode(), value) for name, value in sound.headers)]
+    broker = doors.settings.kafka.bootstrap_servers
+    append(broker, sound.topic, sound.partition, sound.key, sound.value, names)
+    with doors.client.subscribe("promotion.decided", model=model, from_="latest") as decided:
+        append(broker, "promotion.decided", sound.partition, sound.key, sound.value, names)
+        answered = doors.answered(model)
+        heard = until(lambda: decided.poll(0.2), "the listener goes on")
+    assert heard.body.promotion_id == answered.promotion_id
+    for service in ("promoter", "indexer"):
+        until(lambda service=service: doors.letters(service, model), f"{service} has put it aside")
+        assert doors.letters(service, model)[0] == ("bad_text", "expected names of headers in UTF-8")
+    assert answered.published is not None
+    until(lambda: doors.entered(answered.published.id), "the log goes on")  # type: ignore[union-attr]  # asserted above
     doors.check_up()
 
 

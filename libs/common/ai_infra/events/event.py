@@ -19,6 +19,8 @@ B_co = TypeVar("B_co", bound=Body, covariant=True)
 
 
 NO_APPEND_TIME: Final = -1
+UNREADABLE_HEADERS: Final = (("\ufffd", b""),)
+"""In the place of a record's headers where their names are not text; the record is no event then."""
 
 
 @dataclass(frozen=True, slots=True)

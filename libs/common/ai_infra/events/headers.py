@@ -16,7 +16,7 @@ import orjson
 
 from ai_infra.events.avro import rfc3339
 from ai_infra.events.canonical import MAX_INTEGER
-from ai_infra.events.event import Attributes, Cause
+from ai_infra.events.event import UNREADABLE_HEADERS, Attributes, Cause
 from ai_infra.events.exceptions import BadText, MalformedEvent, RepeatedHeader
 from ai_infra.events.identifiers import UUID_TEXT
 from ai_infra.events.statement import CONTENT_TYPE, DATASCHEMA_PREFIX, SPEC_VERSION
@@ -119,6 +119,8 @@ def causes_json(causes: tuple[Cause, ...]) -> bytes:
 
 
 def _collected(headers: Headers) -> dict[str, bytes]:
+    if headers == UNREADABLE_HEADERS:
+        raise BadText("expected names of headers in UTF-8")
     if len(headers) > MAX_HEADERS:
         raise MalformedEvent(f"expected at most {MAX_HEADERS} headers; got {len(headers)}")
     h = dict(headers)

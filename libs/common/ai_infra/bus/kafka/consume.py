@@ -8,7 +8,7 @@ from typing import Final, cast
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Message
 
 from ai_infra.errors import AiInfraError
-from ai_infra.events.event import NO_APPEND_TIME, Record
+from ai_infra.events.event import NO_APPEND_TIME, UNREADABLE_HEADERS, Record
 
 _GONE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
@@ -32,7 +32,8 @@ class PositionGoneError(RestartNeededError):
 
 
 def record_from_message(message: Message, *, own: bool = False) -> Record:
-    """The message as a `Record`: raw bytes, all headers in order (a header without a value has b"").
+    """The message as a `Record`: raw bytes, all headers in order (a header without a value has b""; where a name is not
+    UTF-8, none can be had: UNREADABLE_HEADERS).
 
     A time that the writer chose is no append time: it could be one at which an expired key still counted. `own`: take
     it all the same, for a topic of which nobody would gain by that (state is numbered and signed).
@@ -41,8 +42,13 @@ def record_from_message(message: Message, *, own: bool = False) -> Record:
     if topic is None or partition is None or offset is None:
         raise ValueError("a message without topic, partition or offset is not a record")
     kind, time_ms = message.timestamp()
-    received = cast("Sequence[tuple[str, str | bytes | None]]", message.headers() or ())  # a list, when read
-    headers = tuple([(name, value if value.__class__ is bytes else _bytes(value)) for name, value in received])
+    headers: tuple[tuple[str, bytes], ...]
+    try:
+        received = cast("Sequence[tuple[str, str | bytes | None]]", message.headers() or ())  # a list, when read
+    except (SystemError, UnicodeDecodeError):  # what confluent-kafka 2.16 does with a name that is not UTF-8
+        headers = UNREADABLE_HEADERS
+    else:
+        headers = tuple([(name, value if value.__class__ is bytes else _bytes(value)) for name, value in received])
     return Record(
         topic=topic,
         partition=partition,
