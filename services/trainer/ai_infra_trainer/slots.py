@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-PATIENCE_SECONDS: Final = 60.0  # from the end of a preparation to the start of its training: one commit, so ample
+PATIENCE_SECONDS: Final = 5.0
+"""From the end of a preparation to the start of its training: one commit. Where the lane moved to another process in
+between, nobody takes the place up, and others wait for it; where the commit took longer, the job is prepared anew."""
 
 
 class Slots:
