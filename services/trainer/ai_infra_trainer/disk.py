@@ -16,16 +16,21 @@ ENTRY_BYTES: Final = 4096  # an empty file takes an inode, of which a disk has a
 
 
 class DiskWatch(threading.Thread):
-    """Sets `full` once `max_bytes` more than at the start are taken, in files below `root` and in those without a name
-    that processes below `pid` hold."""
+    """Sets `full` once `max_bytes` more than when this was made are taken, in files below `root` and in those without a
+    name that processes below the watched one hold."""
 
-    def __init__(self, root: Path, pid: int, max_bytes: int) -> None:
+    def __init__(self, root: Path, max_bytes: int) -> None:
         super().__init__(name="training-disk", daemon=True)
         self._root = root
-        self._pid = pid
-        self._max_bytes = max_bytes + taken(root, pid)
+        self._pid = 0
+        self._max_bytes = max_bytes + on_disk(root)
         self._over = threading.Event()
         self.full = threading.Event()
+
+    def watch(self, pid: int) -> None:
+        """Begin to look."""
+        self._pid = pid
+        self.start()
 
     def run(self) -> None:
         pause = LOOK_SECONDS

@@ -187,6 +187,7 @@ def run(
         "time_limit_s": limits.time_limit_s,
         "limits": _rlimits(limits, who),
     }
+    disk = DiskWatch(workspace, limits.disk_mib << 20)
     outcome_read, outcome_write = os.pipe()
     try:
         launcher = subprocess.Popen(
@@ -208,8 +209,7 @@ def run(
         launcher.stdin.flush()
         reader = _LogReader(launcher.stdout, log)
         reader.start()
-        disk = DiskWatch(workspace, launcher.pid, limits.disk_mib << 20)
-        disk.start()
+        disk.watch(launcher.pid)
         over = threading.Event()
         unwanted = (cancelled, disk.full)
         threading.Thread(target=_let_go, args=(launcher, unwanted, over, limits.time_limit_s), daemon=True).start()
