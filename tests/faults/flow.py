@@ -28,7 +28,7 @@ from ai_infra.client.exceptions import NotAcknowledged
 from ai_infra.devstack import Stack
 from ai_infra.errors import UnavailableError
 from ai_infra.events.event import Event
-from ai_infra.events.generated import ArtifactRegistered
+from ai_infra.events.generated import ArtifactRegistered, JobStatus, JobStatusKind
 from ai_infra.events.lanes import lane_of
 from ai_infra.settings import Settings
 
@@ -100,6 +100,17 @@ class Flow:
         with ThreadPoolExecutor(max(1, len(names))) as pool:
             for stopped in [pool.submit(self.stack.stop_service, service, int(r)) for service, _, r in names]:
                 stopped.result()
+
+    def replica_that_runs(self, job: Job) -> int:
+        """Waits until a job's training runs; returns which replica of the trainer runs it."""
+        until(lambda: [s for s in self.statuses(job) if s.status is JobStatusKind.RUNNING], "the training runs")
+        pid = int(self.statuses(job)[-1].runner.rpartition("/")[2])
+        return next(int(p.name.rpartition("-")[2]) for p in self.stack.status() if p.pid == pid)
+
+    def statuses(self, job: Job) -> list[JobStatus]:
+        """What was said of a job, in order."""
+        told = self.client.history([JobStatus], model=job.model)
+        return [event.body for event in told if event.body.job_id == job.job_id]
 
     def ended(self) -> list[str]:
         """Replicas that were started and do not run."""
@@ -225,9 +236,11 @@ class Flow:
         for record in self._records_since():
             numbers.setdefault(record[:2], []).append(record[2])
         assert {producer.partition("/")[0] for producer, _ in numbers} >= set(SERVICES) - {"indexer"}
+        before = self._last_numbers_before()
         for producer, said in numbers.items():
             said.sort()
-            assert said == list(range(said[0], said[0] + len(said))), producer
+            first = before.get(producer, 0) + 1
+            assert said == list(range(first, first + len(said))), producer
 
     def check_by_command(self) -> None:
         """Chains, signatures and trees verify, and the rebuilt registry is the live one."""
@@ -257,6 +270,14 @@ class Flow:
         with psycopg.connect(self.settings.database.url) as connection:
             for lane, size in self.began.items():
                 yield from connection.execute(query, (lane, size)).fetchall()
+
+    def _last_numbers_before(self) -> dict[tuple[str, int], int]:
+        """The last number that each (producer, epoch) had said when the flow began."""
+        query = "SELECT producer, epoch, max(seq) FROM entries WHERE producer IS NOT NULL AND lane = %s"
+        query += " AND position < %s GROUP BY producer, epoch"
+        with psycopg.connect(self.settings.database.url) as connection:
+            rows = [row for place in self.began.items() for row in connection.execute(query, place).fetchall()]
+        return {(producer, epoch): last for producer, epoch, last in rows}
 
     def _ends(self) -> dict[int, int]:
         with psycopg.connect(self.settings.database.url) as connection:

@@ -66,11 +66,14 @@ def test_a_third_replica_of_each_service_comes_and_goes(flow: Flow) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_is_killed_in_the_middle_of_work(flow: Flow, service: str) -> None:
-    job = flow.train(flow.models[SERVICES.index(service) % len(flow.models)], wait=1.0 if service == "trainer" else 0.0)
+    job = flow.train(flow.models[SERVICES.index(service) % len(flow.models)], wait=4.0 if service == "trainer" else 0.0)
     with flowing(flow):
-        flow.stack.kill_service(service, 0)
-        flow.start((service, 0))
+        replica = flow.replica_that_runs(job) if service == "trainer" else 0
+        flow.stack.kill_service(service, replica)
+        flow.start((service, replica))
     flow.registered(job)
+    if service == "trainer":
+        assert flow.statuses(job)[-1].attempt > 1  # it was in the middle of it, and somebody began again
 
 
 @pytest.mark.parametrize("part", ["s3", "postgres", "kafka"])
