@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 from confluent_kafka import OFFSET_INVALID, Consumer, TopicPartition
@@ -29,6 +29,7 @@ from ai_infra.events.lanes import lane_key
 from ai_infra.tlog.checkpoint import OpenedCheckpoint
 from ai_infra.trust.session import Session
 from ai_infra_indexer import kernel
+from ai_infra_indexer.completeness.watch import Withheld
 from ai_infra_indexer.entry import Link
 from ai_infra_indexer.handover import Handed
 from ai_infra_indexer.order import Source
@@ -93,19 +94,38 @@ def read_position(consumer: Consumer, connection: Connection, lane: int, lanes: 
     return Position(size, (row[0] if row and row[0] else 0) + 1)
 
 
+class Found(Protocol):
+    """Findings that follow from no entry alone: somebody watches for them beside the lanes."""
+
+    def unsaid(self, lane: int) -> bool:
+        """Whether there is one to say."""
+        ...
+
+    def take(self, lane: int) -> Sequence[Withheld]:
+        """Those to say now. What does not get into the log is offered again."""
+        ...
+
+
 class Publisher:
     """Composes publications. Pure but for the rows that it reads and the session key that it signs with."""
 
     def __init__(
-        self, session: Session, frame: Frame | None = None, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        session: Session,
+        frame: Frame | None = None,
+        *,
+        found: Found | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._session = session
         self._frame = frame
+        self._found = found
         self._clock = clock
 
     def has_more(self, connection: Connection, position: Position, lane: int) -> bool:
         """Whether there may be something to say although nothing has become final since."""
-        return self._beat_due(position) or any_unsaid(connection, lane)
+        found = self._found is not None and self._found.unsaid(lane)
+        return found or self._beat_due(position) or any_unsaid(connection, lane)
 
     def publication(
         self,
@@ -125,6 +145,10 @@ class Publisher:
         after = replace(position, size=position.size + len(messages))
         for finding in self._findings(connection, lane, position.size, after.size):
             after, said = self._say_finding(lane, after, finding)
+            messages.append(said)
+        for withheld in self._found.take(lane) if self._found is not None else ():
+            causes = (Cause(withheld.event_id, lane),)
+            after, said = self._say(lane, after, withheld.body(), withheld.id, causes=causes)
             messages.append(said)
         # Broadcast topics are entered into every lane; no lane may speak for the group's position there.
         reached = {s: at for s, at in read_offsets(connection, lane).items() if s[0] not in BROADCAST_TOPICS}

@@ -24,6 +24,7 @@ from ai_infra.trust.open import load_roots, open_audit_signer, open_chain_signer
 from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.companions import archive_companions, archive_schema
+from ai_infra_indexer.completeness.watch import CompletenessWatch
 from ai_infra_indexer.finality import Finality, FinalLane
 from ai_infra_indexer.handover import MAX_BYTES, Handover
 from ai_infra_indexer.heads import HeadsWriter
@@ -50,7 +51,8 @@ def main(settings: Settings, stop: threading.Event) -> int:
 
     def serve(process: ServiceProcess, stop: threading.Event) -> None:
         migrate(settings.database.url)
-        indexer = build(process)
+        completeness = CompletenessWatch(settings, lambda: open_connection(settings))
+        indexer = build(process, completeness)
         process.keys_open = True
         retention = RetentionWatch(settings, indexer.held, lambda: open_connection(settings))
         process.checks.update(
@@ -68,15 +70,17 @@ def main(settings: Settings, stop: threading.Event) -> int:
         gc.set_threshold(GC_THRESHOLD, 20, 20)
         log.info("service up", service=NAME, origin=settings.log.origin, lanes=settings.log.lanes)
         retention.start()
+        completeness.start(indexer.held)
         try:
             indexer.run(stop)
         finally:
             retention.close()
+            completeness.close()
 
     return keep_running(NAME, SAYS, settings, stop, serve)
 
 
-def build(process: ServiceProcess) -> Indexer:
+def build(process: ServiceProcess, completeness: CompletenessWatch) -> Indexer:
     """The indexer of one process, ready to run."""
     settings = process.settings
     keyring = process.keyrings.latest
@@ -97,7 +101,7 @@ def build(process: ServiceProcess) -> Indexer:
     heads = HeadsWriter(store, archive_uri, lanes, origin, taker.audit, lambda: process.keyrings.latest)
     finality = Finality(
         lambda: open_connection(settings),
-        Publisher(process.session, process.frame),
+        Publisher(process.session, process.frame, found=completeness),
         make_producer,
         interval_s=settings.log.checkpoint_interval_ms / 1000,
         write_heads=heads.write,

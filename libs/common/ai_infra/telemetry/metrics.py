@@ -134,6 +134,8 @@ INDEXER_STAGE: Final = Histogram("ai_infra_indexer_stage_seconds", "Time of a st
 # Age of the oldest entry that no checkpoint covers yet; 0 when all are covered.
 INDEXER_UNCOVERED: Final = Gauge("ai_infra_indexer_uncovered_seconds", "Age of what isn't final.", ["lane"])
 INDEXER_FINDINGS: Final = Counter("ai_infra_indexer_findings_total", "Findings said.", ["kind"])
+# Numbers of counted producers that never came though the lane's topics were read past them. Alarm above 0.
+INDEXER_WITHHELD: Final = Gauge("ai_infra_indexer_withheld_events", "Events withheld from the log.", ["lane"])
 # How far the oldest unread input has got towards its deletion, 0..1. Alarm at 0.5.
 INDEXER_RETENTION_USED: Final = Gauge("ai_infra_indexer_retention_used_ratio", "Towards losing input.", ["lane"])
 
