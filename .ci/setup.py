@@ -85,7 +85,9 @@ def pip(*arguments: str, counted: int = 0) -> None:
             said.append(line)
             collected += line.startswith(("Collecting ", "Requirement already satisfied: "))
             if line.startswith("Installing collected packages"):
-                say("  fetched; installing them …")
+                if counted:
+                    say("  all fetched; unpacking them …")
+                counted = 0  # what follows are lines about what is there
             elif counted and time.monotonic() - last > SAY_AGAIN_SECONDS:
                 last = time.monotonic()
                 say(f"  {collected} of {counted}")
