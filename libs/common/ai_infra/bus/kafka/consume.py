@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import methodcaller
 from typing import Final, cast
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Message
@@ -11,6 +12,12 @@ from ai_infra.errors import AiInfraError
 from ai_infra.events.event import NO_APPEND_TIME, UNREADABLE_HEADERS, Record
 
 _GONE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
+
+
+# Where a header's name is not UTF-8, confluent-kafka 2.16 sets an error and returns a list with holes all the same. Of
+# `message.headers()`, code that Python has specialised hands that list on, and who looks into it crashes. Called from
+# C, the result is checked: SystemError.
+_headers_of: Final = methodcaller("headers")
 
 
 class LostOffsetsError(AiInfraError):
@@ -44,8 +51,8 @@ def record_from_message(message: Message, *, own: bool = False) -> Record:
     kind, time_ms = message.timestamp()
     headers: tuple[tuple[str, bytes], ...]
     try:
-        received = cast("Sequence[tuple[str, str | bytes | None]]", message.headers() or ())  # a list, when read
-    except (SystemError, UnicodeDecodeError):  # what confluent-kafka 2.16 does with a name that is not UTF-8
+        received = cast("Sequence[tuple[str, str | bytes | None]]", _headers_of(message) or ())  # a list, when read
+    except (SystemError, UnicodeDecodeError):
         headers = UNREADABLE_HEADERS
     else:
         headers = tuple([(name, value if value.__class__ is bytes else _bytes(value)) for name, value in received])
