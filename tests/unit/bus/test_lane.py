@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.bus.lane_bench import LANE, MODEL, Answer, Bench, Counted, Note, make_event, make_service
 
 from ai_infra.bus.batch import Batch
-from ai_infra.bus.decision import WorkError
+from ai_infra.bus.decision import Decision, Refuse, WorkError
 from ai_infra.bus.halts import CONSECUTIVE_FAILURES, JunkBudget
 from ai_infra.bus.hearing import FORGET_AT_ONCE, FORGET_IDS_AFTER
 from ai_infra.bus.lane import RENUMBER_ACTION, RESUME_ACTION, Lane, Sender
@@ -20,7 +20,7 @@ from ai_infra.bus.records import SELF, Halt, Head, PendingTimer, SeenId
 from ai_infra.errors import AiInfraError
 from ai_infra.events.codec import decode_body, unframe
 from ai_infra.events.event import Record
-from ai_infra.events.generated import JobCancelRequested, OperatorAction
+from ai_infra.events.generated import EventRefused, JobCancelRequested, OperatorAction, Reason
 
 
 @pytest.fixture
@@ -94,6 +94,27 @@ def test_old_ids_are_forgotten_in_portions_that_a_transaction_can_hold(bench: Be
         left.append(len(list(bench.lane.state.all(SeenId))))
         bench.commit()
     assert left == [FORGET_AT_ONCE + 1, 1, 0, 0]
+
+
+def test_a_refusal_of_many_long_reasons_in_foreign_text_can_be_said(bench: Bench) -> None:
+    reasons = tuple(Reason(code="no", detail="\U0001f600\udcff\0" * 2_000) for _ in range(40))
+
+    def refuse(*_: object) -> Decision:
+        raise Refuse(*reasons)
+
+    bench = Bench(replace(make_service(), decide=refuse))
+    bench.lane.event(make_event("count"), bench.batch)
+    assert bench.topics() == ["tester.dlq", "event.refused"]
+    _, data = unframe("event.refused", bench.batch.outgoing[1].value or b"")
+    said = decode_body("event.refused", data)
+    assert isinstance(said, EventRefused)
+    assert len(said.reasons) == 32
+
+
+def test_a_refused_event_of_a_whole_lane_is_a_dead_letter_without_an_answer(bench: Bench) -> None:
+    """An answer goes under a model's key, and it has none."""
+    bench.lane.event(replace(make_event("refuse"), model=""), bench.batch)
+    assert bench.topics() == ["tester.dlq"]
 
 
 def test_an_undeclared_event_is_not_said(bench: Bench) -> None:

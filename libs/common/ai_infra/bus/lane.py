@@ -38,11 +38,13 @@ from ai_infra.errors import AiInfraError
 from ai_infra.events.compose import consequence_id
 from ai_infra.events.event import Cause, Event, Record
 from ai_infra.events.generated import EventRefused, OperatorAction, Reason
+from ai_infra.events.text import sayable
 from ai_infra.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
 RESUME_ACTION: Final = "groups.resume"
+REASON_BYTES: Final = 1_000  # of the detail of a reason in `event.refused`: 32 of them are far below a body's limit
 RENUMBER_ACTION: Final = "groups.renumber"
 
 
@@ -342,8 +344,9 @@ class Lane:
         batch.count(metrics.BUS_RECORDS, self._service.name, event.type, "refused")
         self._bury(event.record, code, why, batch)
         self._hearing.remember(event, failed=True)
-        sender = Sender(event.id, event.hash, event.signer, event.model, event.attributes.traceparent)
-        self._say_refused(sender, event.model, event.type, reasons, batch)
+        if event.model:  # else it is a lane's, and there is no key to answer under
+            sender = Sender(event.id, event.hash, event.signer, event.model, event.attributes.traceparent)
+            self._say_refused(sender, event.model, event.type, reasons, batch)
 
     def _say_refused(
         self, sender: Sender, model: str, event_type: str, reasons: tuple[Reason, ...], batch: Batch
@@ -356,7 +359,9 @@ class Lane:
             event_hash=sender.event_hash,
             service=self._service.name,
             signer=sender.signer,
-            reasons=tuple(replace(r, detail=r.detail[:1_000]) for r in reasons[:32]),
+            reasons=tuple(
+                Reason(code=sayable(r.code, 100), detail=sayable(r.detail, REASON_BYTES)) for r in reasons[:32]
+            ),
             rules=self._service.rules,
         )
         refusal_id = consequence_id(event_id, f"{EventRefused.TOPIC}/{self._service.name}")
@@ -380,7 +385,8 @@ class Lane:
 
     def _halt(self, code: str, reason: str) -> None:
         failures = self._failures.consecutive
-        self.state.put(SELF, Halt(since=self._voice.now(), code=code, reason=reason[:2_000], failures=failures))
+        halt = Halt(since=self._voice.now(), code=code, reason=sayable(reason, 2_000), failures=failures)
+        self.state.put(SELF, halt)
         metrics.BUS_LANE_HALTED.labels(self._service.name, str(self.number)).set(1)
         log.error("lane halted", lane=self.number, code=code, reason=reason)
 

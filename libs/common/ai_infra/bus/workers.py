@@ -21,11 +21,17 @@ from ai_infra.bus.records import PendingWork
 from ai_infra.bus.service import Service
 from ai_infra.errors import AiInfraError, UnavailableError
 from ai_infra.events.event import Cause
+from ai_infra.events.text import sayable
 from ai_infra.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
 ORPHAN_SECONDS: Final = 15.0  # a lane that goes and comes back within this keeps its running work
+
+
+# Of an error's message. It may quote foreign files and programs, and decisions say it: what no event can carry would
+# halt the lane.
+MESSAGE_BYTES: Final = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +177,11 @@ class Workers:
                 raise TypeError(f"work {work.kind} returned {type(result).__name__}, not {kind.result.__name__}")
         except AiInfraError as known:
             retriable = isinstance(known, UnavailableError) or bool(getattr(known, "retriable", False))
-            error = WorkError(code=known.code, message=str(known), retriable=retriable)
+            error = WorkError(code=known.code, message=sayable(str(known), MESSAGE_BYTES), retriable=retriable)
         except Exception as unknown:
             log.exception("work failed", kind=work.kind, work_id=work.work_id)
-            error = WorkError(code="work_failed", message=f"{type(unknown).__name__}: {unknown}", retriable=False)
+            message = sayable(f"{type(unknown).__name__}: {unknown}", MESSAGE_BYTES)
+            error = WorkError(code="work_failed", message=message, retriable=False)
         outcome = "cancelled" if running.cancelled.is_set() else "error" if error else "done"
         metrics.BUS_WORK.labels(self._service.name, work.kind, outcome).observe(time.monotonic() - began)
         return Finished(running.lane, work, None if error else result, error)
