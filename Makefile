@@ -64,7 +64,7 @@ bench: setup
 	@$(PY) -m benchmarks.run
 
 train-smoke: setup
-	@$(PY) -m ai_infra.cli.main train --record
+	@$(PY) -m ai_infra.cli.main train --record --job examples/digits/job.json --manifest-out .ai-infra/smoke/manifest.json
 
 pin:
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
