@@ -29,6 +29,7 @@ from ai_infra.trust.exceptions import KeyringError
 from ai_infra.trust.keyring import Grant
 from ai_infra.trust.keyring_document import sign_keyring
 from ai_infra.trust.keyring_files import load_keyrings, private_key_path
+from ai_infra.trust.open import open_signer_for
 from ai_infra.trust.session import Session
 from ai_infra.trust.signers import LocalSigner, read_private_key_file
 
@@ -174,6 +175,21 @@ def test_junk_that_names_no_keyring_that_exists_waits_nowhere_and_hides_no_polic
     assert follower._waiting == []
 
 
+def test_a_policy_that_is_none_stops_nobody_though_an_operator_has_signed_it(
+    settings: Settings, follower: Broadcast
+) -> None:
+    before = follower.policy
+    signer = open_signer_for(settings, "policy.changed", follower.keyrings.latest)
+    session = Session(signer, "operator", ["policy.changed"], lambda: follower.keyrings.latest_version)
+    for text, version in (("not json", 1), ("[1]", 1), ("[" * 5_000, 1), ("{}", 2**30)):
+        record = policy(session, before.version + version, text)
+        send(settings, record.topic, record.key, record.value, record.headers)
+    assert publish_policy(settings, json.dumps({**before.document, "note": "sound"}), "a test") == before.version + 1
+    follower.catch_up(30)
+    assert follower.policy.document["note"] == "sound"
+    assert publish_policy(settings, json.dumps(dict(before.document)), "as it was") == before.version + 2
+
+
 @pytest.mark.parametrize("code", [KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.FENCED_LEADER_EPOCH])
 def test_a_broker_that_does_not_lead_its_partitions_yet_is_asked_again(follower: Broadcast, code: int) -> None:
     """As it is right after topics were made, or after a broker's restart."""
@@ -197,9 +213,9 @@ def test_a_broker_that_does_not_lead_its_partitions_yet_is_asked_again(follower:
     assert len(asked) >= 4
 
 
-def policy(session: Session, version: int) -> SignedRecord:
+def policy(session: Session, version: int, text: str = "{}") -> SignedRecord:
     """A policy, signed and not sent."""
-    body = PolicyChanged(version=version, policy_json="{}", policy_sha256=sha256_hex(b"{}"), reason="a test")
+    body = PolicyChanged(version=version, policy_json=text, policy_sha256=sha256_hex(text.encode()), reason="a test")
     return compose(
         body,
         key=BROADCAST_KEY,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import orjson
 import structlog
@@ -183,13 +183,14 @@ class Broadcast:
         if not isinstance(body, PolicyChanged):
             raise TypeError(f"{record.topic} carries {type(body).__name__}")
         text = body.policy_json.encode()
-        if sha256_hex(text) != body.policy_sha256 or body.version <= self._policy.version:
+        # The very next one: a leap to the largest number would be the last policy that there can be.
+        if sha256_hex(text) != body.policy_sha256 or body.version != self._policy.version + 1:
             raise AiInfraError(
                 f"policy version {body.version} does not follow version {self._policy.version}, or its SHA-256 is not "
                 f"{body.policy_sha256}",
                 code="bad_policy",
             )
-        self._policy = PolicyView(version=body.version, sha256=body.policy_sha256, document=orjson.loads(text))
+        self._policy = PolicyView(version=body.version, sha256=body.policy_sha256, document=_document(text))
         self._records[record.topic].append(record)
 
     def _keyring_at(self, record: Record) -> Keyring:
@@ -201,6 +202,16 @@ class Broadcast:
             if since <= record.append_time_ms or keyring.version <= named:
                 found = keyring
         return found
+
+
+def _document(text: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise AiInfraError(f"the policy is not JSON: {error}", code="bad_policy") from None
+    if not isinstance(document, dict):
+        raise AiInfraError(f"the policy is no JSON object, but {text[:40]!r}", code="bad_policy")
+    return document
 
 
 def _named(record: Record) -> int:
