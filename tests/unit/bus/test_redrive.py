@@ -117,7 +117,9 @@ def test_a_stranger_with_the_name_of_an_operator_can_redrive_nothing(world: Worl
         read_redrive(record, world.verifier)
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b"\xff", b'{"lane": 3}', b"x" * 10_000, b"1" * 400])
+@pytest.mark.parametrize(
+    "text", [b"", b"{}", b"[]", b"\xff", b'{"lane": 3}', b'{"topic": "\xff"}', b"x" * 10_000, b"1" * 400]
+)
 def test_a_statement_that_is_none_is_refused_and_breaks_nothing(world: World, text: bytes) -> None:
     headers = (*original().headers, ("redrive", text), ("redrive_signature", bytes(64)))
     record = replace(original(), topic="trainer.retry", headers=headers)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
+
 from ai_infra.bus.broadcast import Broadcast
 from ai_infra.bus.lane import Sender
 from ai_infra.bus.redrive import read_redrive
@@ -12,8 +14,10 @@ from ai_infra.errors import AiInfraError
 from ai_infra.events.event import Event, Record
 from ai_infra.events.exceptions import EventError
 from ai_infra.events.parse import read
-from ai_infra.trust.exceptions import AwaitKeyring, TrustError
+from ai_infra.trust.exceptions import AwaitKeyring, TrustError, Unverifiable
 from ai_infra.trust.verify import Verifier
+
+log = structlog.get_logger(__name__)
 
 CATCH_UP_SECONDS: Final = 10.0
 
@@ -59,6 +63,12 @@ class Judge:
                 event = self._verifier.verify(original, caught_up=True)
         except (EventError, TrustError) as error:
             return Verdict(error=error, sender=sender_of(original, error, self._lanes))
+        except AiInfraError:
+            raise  # not the record's: the broker or the schema registry is away
+        except Exception as error:
+            # A fault of ours, yet it must be this record's end and not the lane's: anybody could send it again.
+            log.exception("a record cannot be judged", topic=record.topic, offset=record.offset)
+            return Verdict(error=Unverifiable(f"it cannot be judged: {type(error).__name__}", code="unreadable"))
         return Verdict(event=event, redriven=redriven)
 
 

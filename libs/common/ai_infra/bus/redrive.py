@@ -201,7 +201,7 @@ def _read_headers(record: Record) -> tuple[_Statement, bytes]:
         statement = msgspec.json.decode(text[: _STATEMENT_LIMIT + 1], type=_Statement)
         if canonical_json(msgspec.to_builtins(statement)) != text:
             raise BadRedriveError("the redrive's statement isn't canonical JSON")
-    except (msgspec.MsgspecError, CanonicalError) as error:
+    except (msgspec.MsgspecError, CanonicalError, ValueError) as error:
         raise BadRedriveError(f"the redrive's statement can't be read: {error}") from None
     return statement, signature
 

@@ -170,5 +170,5 @@ def decode_record(record_type: type, key: str, value: bytes) -> Any:
         if version != STATE_FORMAT:
             raise StateError(f"state record {key!r} has format {version}; this version reads {STATE_FORMAT}")
         return msgspec.json.decode(wrapper["r"], type=record_type)
-    except (msgspec.MsgspecError, KeyError) as error:
+    except (msgspec.MsgspecError, KeyError, ValueError) as error:
         raise StateError(f"state record {key!r} is not a readable {record_type.__name__}: {error}") from error
