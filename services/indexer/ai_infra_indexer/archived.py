@@ -7,15 +7,25 @@ the audit key covers it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 from ai_infra.objects.exceptions import NotFound
 from ai_infra.objects.reader import ObjectReader
 from ai_infra.tlog.checkpoint import Checkpoint, OpenedCheckpoint, open_checkpoint
+from ai_infra.tlog.exceptions import BadTile
 from ai_infra.tlog.growth import RightEdge
 from ai_infra.tlog.heads import lane_origin
 from ai_infra.tlog.note import VerifierKey, parse_note
-from ai_infra.tlog.tiles import TILE_WIDTH, bundle_width, decode_bundle, entries_path, tile_path, tile_width
+from ai_infra.tlog.tiles import (
+    TILE_WIDTH,
+    bundle_width,
+    decode_bundle,
+    entries_path,
+    parse_path,
+    tile_path,
+    tile_width,
+)
 from ai_infra.trust.keyring import AUDIT, Keyring
 
 MAX_BUNDLE_BYTES: Final = TILE_WIDTH * (2 + 65_535)
@@ -108,6 +118,18 @@ class ArchivedLane:
             if width < TILE_WIDTH:
                 return
             index += 1
+
+    def reach(self) -> int:
+        """How many bundles there could be, by the names that are there: what a note claims beyond is not there."""
+        prefix, reach = f"{self._prefix}tile/entries/", 0
+        for path in self._reader.list(prefix):
+            with suppress(BadTile):
+                reach = max(reach, parse_path(path.removeprefix(self._prefix)).index + 1)
+        return reach
+
+    def schema(self, sha256: str) -> bytes:
+        """The archived schema of that name, unverified. Raises NotFound."""
+        return self._reader.get(f"schemas/{sha256}.avsc", max_bytes=_MAX_NOTE)
 
     def _widest(self, index: int) -> int:
         prefix = f"{self._prefix}{entries_path(index)}.p/"

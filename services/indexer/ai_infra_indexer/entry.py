@@ -11,12 +11,14 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
+from ai_infra.events.canonical import MAX_INTEGER
 from ai_infra.events.codec import SINGLE_OBJECT
 from ai_infra.events.event import Record
 from ai_infra.events.schemas import crc64_of
@@ -29,6 +31,13 @@ _KEYS: Final = frozenset(
     ["append_time_ms", "chain", "delegation", "kafka", "lane", "position", "signature", "statement", "traceparent", "v"]
 )
 _CHAIN_KEYS: Final = frozenset(["hash", "id", "prev_hash", "signature", "signer_id", "ts"])
+_KAFKA_KEYS: Final = frozenset(["offset", "partition"])
+_STATEMENT_KEYS: Final = frozenset(
+    {"body_sha256", "causes", "ce_dataschema", "ce_id", "ce_source", "ce_specversion", "ce_subject", "ce_time"}
+    | {"ce_type", "content_type", "delegation_sha256", "epoch", "key", "keyring", "lane", "prev", "producer"}
+    | {"schema_sha256", "seq", "signer", "topic"}
+)
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,23 +160,27 @@ def decode(raw: bytes) -> Entry:
             raise MalformedEntry(f"expected version {VERSION} with keys {sorted(_KEYS)}; got {sorted(header)}")
         if orjson.dumps(header, option=orjson.OPT_SORT_KEYS) != line:
             raise MalformedEntry("the header is not in canonical form: two spellings of one entry would be two entries")
+        statement = header["statement"]
+        if statement.keys() != _STATEMENT_KEYS or header["kafka"].keys() != _KAFKA_KEYS:
+            raise MalformedEntry("expected the statement of an event, and where it stood in Kafka; other keys came")
+        _sha256(statement["schema_sha256"])
         return Entry(
             lane=_int(header["lane"]),
             position=_int(header["position"]),
             append_time_ms=_int(header["append_time_ms"]),
             partition=_int(header["kafka"]["partition"]),
             offset=_int(header["kafka"]["offset"]),
-            statement=header["statement"],
+            statement=statement,
             signature=_bytes(header["signature"]),
             delegation=_bytes(header["delegation"]),
-            traceparent=header["traceparent"],
+            traceparent=None if header["traceparent"] is None else _text(header["traceparent"]),
             link=Link(
-                id=str(chain["id"]),
+                id=_text(chain["id"]),
                 ts_us=_int(chain["ts"]),
-                prev_hash=chain["prev_hash"],
-                hash=str(chain["hash"]),
+                prev_hash=None if chain["prev_hash"] is None else _sha256(chain["prev_hash"]),
+                hash=_sha256(chain["hash"]),
                 signature=_base64(chain["signature"]),
-                signer_id=str(chain["signer_id"]),
+                signer_id=_text(chain["signer_id"]),
             ),
             body=body,
             raw=raw,
@@ -188,8 +201,20 @@ def _base64(text: Any) -> str:
 
 
 def _int(value: Any) -> int:
-    if type(value) is not int:
-        raise MalformedEntry(f"expected an integer; got {value!r}")
+    if type(value) is not int or not 0 <= value <= MAX_INTEGER:
+        raise MalformedEntry(f"expected an integer from 0 to 2^53-1; got {str(value)[:40]}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise MalformedEntry(f"expected text; got {type(value).__name__}")
+    return value
+
+
+def _sha256(value: Any) -> str:
+    if type(value) is not str or _SHA256.fullmatch(value) is None:
+        raise MalformedEntry(f"expected 64 hex digits; got {str(value)[:80]!r}")
     return value
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ai_infra.events.generated import JobStatusKind
+from ai_infra.events.schemas import KNOWN
 from ai_infra.objects.reader import FolderReader
 from ai_infra.tlog.checkpoint import Checkpoint, sign_checkpoint
 from ai_infra.tlog.growth import RightEdge, grow
@@ -40,6 +41,9 @@ def write_log(root: Path, world: Any, raws: list[bytes], *, audit: LocalSigner |
         Checkpoint(name, edge.size, edge.root()), [NoteSigner(name, audit or world.signers["audit-1"])]
     )
     (lane / "checkpoint").write_bytes(note)
+    (root / "schemas").mkdir(exist_ok=True)
+    for sha256, text in KNOWN.items():
+        (root / f"schemas/{sha256}.avsc").write_text(text)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from ai_infra.cli import main as program
 from ai_infra.events.generated import JobStatusKind
+from ai_infra.events.schemas import KNOWN
 from ai_infra.tlog.checkpoint import Checkpoint, sign_checkpoint
 from ai_infra.tlog.cosignature import cosign
 from ai_infra.tlog.growth import RightEdge, grow
@@ -45,6 +47,9 @@ class Archive:
         self.head = Head(world.lane, self.origin)
         self.edge = RightEdge()
         self.event_ids: list[str] = []
+        (root / "schemas").mkdir()
+        for sha256, text in KNOWN.items():
+            (root / f"schemas/{sha256}.avsc").write_text(text)
         self.grow(self.records)
 
     def grow(self, records: list[Any]) -> None:
@@ -62,6 +67,11 @@ class Archive:
         (self.lane / "checkpoint").write_bytes(note)
         (self.lane / "checkpoints").mkdir(exist_ok=True)
         (self.lane / f"checkpoints/{self.edge.size:020d}").write_bytes(note)
+
+    def take_back(self, early: bytes) -> None:
+        """Show the lane as it was, without the checkpoints that were kept since."""
+        (self.lane / "checkpoint").write_bytes(early)
+        shutil.rmtree(self.lane / "checkpoints")
 
     def more(self, count: int) -> None:
         say, status = self.world.say, self.world.status
@@ -175,7 +185,7 @@ def test_a_lane_that_is_older_than_the_signed_heads_is_named(archive: Archive, r
     archive.more(300)
     assert run("verify", "--lane", lane, *reading(archive))[0] == 0
     archive.heads(archive.edge.size, archive.edge.root())
-    (archive.lane / "checkpoint").write_bytes(early)
+    archive.take_back(early)
     code, told = run("verify", "--lane", lane, *reading(archive))
     assert (code, [p["code"] for p in told["problems"]]) == (1, ["older_than_heads"])
     assert told["problems"][0]["lane"] == lane
@@ -236,7 +246,7 @@ def test_a_lane_that_is_older_than_a_witness_saw_is_named(
     place = archive.lane / cosignature_path(witness.verifier)
     place.parent.mkdir()
     place.write_bytes(cosign((archive.lane / "checkpoint").read_bytes(), witness, 1_780_000_000))
-    (archive.lane / "checkpoint").write_bytes(early)
+    archive.take_back(early)
     monkeypatch.setenv("AI_INFRA_WITNESSES", str(witness.verifier))
     code, told = run("verify", "--lane", archive.world.lane, *reading(archive))
     assert (code, [p["code"] for p in told["problems"]]) == (1, ["older_than_witnessed"])

@@ -7,8 +7,9 @@ it, by the keyring that the lane's own entries bring, which the pinned root keys
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from ai_infra.events.statement import DATASCHEMA_PREFIX
 from ai_infra.objects.exceptions import NotFound, ObjectsError, ObjectsUnavailable
 from ai_infra.tlog.exceptions import TlogError
 from ai_infra.tlog.growth import RightEdge, grow
@@ -18,13 +19,22 @@ from ai_infra.trust.exceptions import KeyringError
 from ai_infra.trust.keyring import Roots
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra_indexer.archived import ArchivedLane
+from ai_infra_indexer.audit.beside import KeptCheckpoints, check_schemas
 from ai_infra_indexer.audit.report import LaneReport, Progress
 from ai_infra_indexer.replay import BadEntry, Replay
-from ai_infra_indexer.sequence import Head
+from ai_infra_indexer.sequence import Head, Line
+
+Keep = Callable[[Sequence[Line]], None]
+"""Given the verified entries of each bundle, in order. What is kept counts only if the report names no problem."""
 
 
 def audit_archive(
-    archived: ArchivedLane, roots: Roots, lanes: int, *, progress: Progress = lambda _: None
+    archived: ArchivedLane,
+    roots: Roots,
+    lanes: int,
+    *,
+    progress: Progress = lambda _: None,
+    keep: Keep = lambda _: None,
 ) -> LaneReport:
     """Verify one lane of an archive. Raises ObjectsUnavailable where the archive does not answer."""
     began = time.monotonic()
@@ -40,29 +50,41 @@ def audit_archive(
         return report
     replay = Replay(Head(archived.lane, archived.origin), Keyrings(roots), lanes, chain_signatures=True)
     edge: RightEdge | None = RightEdge()
+    kept, schemas, reach = KeptCheckpoints(archived), dict[str, int](), None
     for index in range(-(-size // TILE_WIDTH)):
         width = bundle_width(index, size)
         raws = _bundle(archived, index, width, report)
         if raws is None:
+            edge = None
+            reach = archived.reach() if reach is None else reach
+            if index >= reach:
+                break  # a checkpoint may claim any size: what is beyond the last bundle is said once
             for _ in range(width):
                 replay.resume_after(None)
-            edge = None
             continue
-        replayed(replay, raws, report)
+        lines = replayed(replay, raws, report)
+        keep(lines)
+        for line in lines:
+            schemas.setdefault(line.event.attributes.dataschema.removeprefix(DATASCHEMA_PREFIX), line.position)
         _check_leaves(archived, index, size, raws, report)
         if edge is not None:
+            kept.note_roots(edge, raws)
             edge = _check_tiles(archived, edge, raws, report)
         progress(len(raws))
     report.entries = replay.head.size
     report.keyring_version = replay.keyrings.latest_version
     report.keyring = replay.keyrings.latest if report.keyring_version else None
     _check_checkpoint(archived, note, replay, edge, report)
+    if report.keyring is not None:
+        kept.check(report.keyring, report)
+    check_schemas(archived, schemas, report)
     report.seconds = time.monotonic() - began
     return report
 
 
-def replayed(replay: Replay, raws: Sequence[bytes], report: LaneReport) -> None:
-    """Replay entries, naming the bad ones and going on behind them."""
+def replayed(replay: Replay, raws: Sequence[bytes], report: LaneReport) -> list[Line]:
+    """The lines of the good entries; the bad ones are named, and stepped over."""
+    lines: list[Line] = []
     for raw in raws:
         position = replay.head.size
         try:
@@ -72,6 +94,8 @@ def replayed(replay: Replay, raws: Sequence[bytes], report: LaneReport) -> None:
             replay.resume_after(raw)
         else:
             report.note(position, line.event)
+            lines.append(line)
+    return lines
 
 
 def note_bad(replay: Replay, position: int, error: BadEntry, report: LaneReport) -> None:
@@ -91,7 +115,7 @@ def _bundle(archived: ArchivedLane, index: int, width: int, report: LaneReport) 
     except ObjectsUnavailable:
         raise
     except NotFound:
-        report.add(first, "missing_bundle", f"entries {first} to {first + width - 1} are not in the archive")
+        report.add(first, "missing_bundle", f"entries {first} ff. are not in the archive")
         return None
     except (TlogError, ObjectsError) as error:
         report.add(first, "bad_bundle", f"entries {first} to {first + width - 1} can't be read: {error}")
