@@ -3,6 +3,7 @@
 from ai_infra_indexer.cli.audit import audit
 from ai_infra_indexer.cli.checkpoint import checkpoint
 from ai_infra_indexer.cli.complete import complete
+from ai_infra_indexer.cli.export import export
 from ai_infra_indexer.cli.proof import prove
 from ai_infra_indexer.cli.rebuild import rebuild_command
 from ai_infra_indexer.cli.witness import witness
@@ -10,6 +11,7 @@ from ai_infra_indexer.cli.witness import witness
 audit.command()(prove)
 audit.add_typer(checkpoint, name="checkpoint")
 audit.command()(complete)
+audit.command()(export)
 audit.command()(witness)
 
 commands = {"audit": audit, "rebuild": rebuild_command}
