@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from ai_infra.errors import AiInfraError
+from ai_infra.events import schemas
 from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.generated import JobStatusKind, SignerChanged
 from ai_infra.objects.reader import FolderReader
@@ -264,6 +265,18 @@ def _private(path: Path) -> bytes:
     from ai_infra.trust.ed25519 import read_private_key
 
     return read_private_key(path.read_text(), path.stem)
+
+
+def test_an_event_in_a_schema_that_is_newer_than_the_reader_is_read_by_the_enclosed_one(
+    log: tuple[ArchivedLane, Any, list[Any]], proof: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, world, _ = log
+    sha256 = decode(Evidence.parse(LogProof.parse(proof).extra).entry).statement["schema_sha256"]
+    for table in (schemas._topics, schemas._crcs, schemas._texts):
+        monkeypatch.delitem(table, sha256)
+    with pytest.raises(AiInfraError):
+        check_event_proof(_changed(proof, lambda s: s.update(schema="")), world.roots)
+    assert check_event_proof(proof, world.roots).body["artifact_id"] == "art-1"
 
 
 # --- consistency ------------------------------------------------------------------------------------------------------

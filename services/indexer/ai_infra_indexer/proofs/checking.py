@@ -17,6 +17,7 @@ from ai_infra.errors import AiInfraError
 from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.event import Event
 from ai_infra.events.exceptions import EventError
+from ai_infra.events.schemas import learn, topic_of
 from ai_infra.tlog.checkpoint import Checkpoint, OpenedCheckpoint, open_checkpoint
 from ai_infra.tlog.exceptions import BadProof, WrongOrigin
 from ai_infra.tlog.heads import lane_origin
@@ -102,6 +103,7 @@ def check_event_proof(
     positions = [item.position for item in keyring_entries]
     if positions != sorted(set(positions)) or entry.position in positions:
         raise NotProven("the keyrings are not in the order of their positions", code="misplaced")
+    _know_schema(evidence.schema, entry)
     verifier = LaneVerifier(Keyrings(roots), evidence.lanes)
     for item in keyring_entries:
         if item.position < entry.position:
@@ -133,7 +135,6 @@ def check_event_proof(
             f"position {void.positions[lane]} on ({void.reason})",
             code="void",
         )
-    _check_schema(evidence.schema, entry)
     return _told(opened, lane, entry, event, in_force, newest, log_origin=log_origin)
 
 
@@ -190,9 +191,18 @@ def _audit_keys(keyring: Keyring, pinned: Collection[bytes]) -> list[bytes]:
     return [key for key in found if key in pinned]
 
 
-def _check_schema(schema: str, entry: Entry) -> None:
-    if schema and sha256_hex(schema.encode()) != entry.statement.get("schema_sha256"):
+def _know_schema(schema: str, entry: Entry) -> None:
+    """The enclosed schema is the event's, which may be newer than this program."""
+    named = entry.statement.get("schema_sha256")
+    if not schema:
+        return
+    if sha256_hex(schema.encode()) != named:
         raise BadProof("the enclosed schema is not the one that the event was signed with")
+    if topic_of(str(named)) is None:
+        try:
+            learn(entry.type, schema)
+        except EventError as error:
+            raise NotProven(f"the enclosed schema can't be one of {entry.type}: {error}", code=error.code) from error
 
 
 def _told(
