@@ -79,6 +79,14 @@ def test_sigusr1_shows_stacks_and_ends_nothing() -> None:
         assert process.poll() is None
 
 
+def test_a_crash_in_native_code_shows_where_it_came_from() -> None:
+    with waiting(then="import ctypes; ctypes.string_at(0)") as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert "Fatal Python error" in process.stderr.readline()
+        assert process.wait(20) == -signal.SIGSEGV
+
+
 def test_replicas_are_counted_by_service() -> None:
     counts = _counts(["trainer=3", "canary=0"])
     assert (counts["trainer"], counts["canary"], counts["registry"]) == (3, 0, 1)

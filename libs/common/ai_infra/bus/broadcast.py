@@ -161,6 +161,9 @@ class Broadcast:
         except AiInfraError as refused:
             metrics.BUS_ERRORS.labels(self._service, refused.code).inc()
             log.error("broadcast record ignored", topic=record.topic, offset=record.offset, why=str(refused))
+        except Exception:  # a fault of ours, and no reason for every process to end at every start
+            metrics.BUS_ERRORS.labels(self._service, "unreadable").inc()
+            log.exception("broadcast record ignored", topic=record.topic, offset=record.offset)
 
     def _names_unknown(self, record: Record) -> bool:
         return self.keyrings.latest_version == 0 or _named(record) > self.keyrings.latest_version

@@ -102,6 +102,7 @@ def stop_on_signal(*, slow: float = STOP_SECONDS) -> Iterator[threading.Event]:
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    faulthandler.enable()  # a crash in a library's own code would else leave no word
     try:
         yield stop
     finally:
