@@ -190,10 +190,12 @@ def test_a_discarded_dead_letter_is_no_longer_listed(
     assert [d["outcome"] for d in letters("--all")] == ["discarded"]
 
 
-def test_a_forged_dead_letter_is_not_vouched_for(settings: Settings, ai_infra: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("offset", [0, 9_000_000])  # where there may be another record, and where nothing is yet
+def test_a_forged_dead_letter_is_not_vouched_for(offset: int, settings: Settings, ai_infra: Callable[..., Any]) -> None:
     notes = dict.fromkeys(DEAD_LETTER_HEADERS, b"0") | {
         "dlq_topic": b"artifact.revoked",
         "dlq_append_time_ms": b"1",
+        "dlq_offset": str(offset).encode(),
         "dlq_reason": secrets.token_hex(4).encode(),
     }
     producer = Producer(settings.kafka.client_config())

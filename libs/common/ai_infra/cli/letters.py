@@ -123,6 +123,8 @@ def proven(reader: LogReader, letter: DeadLetter) -> bool | None:
     marks = reader.admin.watermarks([place])[place]
     if original.offset < marks.low:
         return None
+    if original.offset >= marks.high:
+        return False  # nothing was ever there; to read it would be to wait for it
     for record in reader.between({place: original.offset}, {place: original.offset + 1}):
         same_time = record.append_time_ms == original.append_time_ms
         return same_time and record_sha256(record) == record_sha256(original)
