@@ -44,7 +44,7 @@ class Lane:
         attributes = Attributes(
             "e", "/t", body.TOPIC, NOW, None, "", "promoter-1", 1, b"", bytes(64), None, None, None, None, (), None
         )
-        event = Event(body, attributes, Record(body.TOPIC, 0, 0, 0, b"m", b"", ()), 0, "m", "0" * 64, "promoter")
+        event = Event(body, attributes, Record(body.TOPIC, 0, 0, 0, b"m", b"", ()), 0, "m", "0" * 64, "promoter", b"")
         decision: Decision = decide(self, event, CONTEXT, promotion_keys=lambda _v, _n: {KEY.key_id: KEY.public_key})
         for change in decision.state:
             self.records[(type(change.record), change.id)] = change.record

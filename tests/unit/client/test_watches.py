@@ -42,7 +42,7 @@ def event(body: Any, event_id: str = "e") -> Event[Any]:
     attributes = Attributes(
         event_id, "/t", body.TOPIC, NOW, None, "", "k", 1, b"", bytes(64), None, None, None, None, (), None
     )
-    return Event(body, attributes, Record(body.TOPIC, 0, 0, 0, b"m", b"", ()), 0, "m", "0" * 64, "p")
+    return Event(body, attributes, Record(body.TOPIC, 0, 0, 0, b"m", b"", ()), 0, "m", "0" * 64, "p", b"")
 
 
 def status(kind: JobStatusKind, job: str = "j", artifact: str | None = None, reason: str = "") -> JobStatus:

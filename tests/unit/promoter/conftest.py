@@ -136,7 +136,7 @@ class World:
         log = self.topics.setdefault(body.TOPIC, [])
         append_ms = int(self.now.timestamp() * 1000)
         record = Record(body.TOPIC, 0, len(log), append_ms, MODEL.encode(), b"", ())
-        event = Event(body, attributes, record, 0, MODEL, f"{number:064x}", "someone")
+        event = Event(body, attributes, record, 0, MODEL, f"{number:064x}", "someone", b"")
         log.append(event)
         return event
 

@@ -89,7 +89,14 @@ def event(body: Any) -> Event[Any]:
     )
     record = Record(body.TOPIC, 3, 0, 0, body.model.encode(), b"", ())
     return Event(
-        body=body, attributes=attributes, record=record, lane=3, model=body.model, hash="f" * 64, principal="trainer"
+        body=body,
+        attributes=attributes,
+        record=record,
+        lane=3,
+        model=body.model,
+        hash="f" * 64,
+        principal="trainer",
+        message=b"",
     )
 
 
