@@ -26,15 +26,13 @@ def show_(as_json: Json = False) -> None:
     from ai_infra_promoter.policy import ENVIRONMENTS, threshold_of
 
     policy, default = _in_force()
-    thresholds = {}
+    thresholds, cells = {}, []
     for env in ENVIRONMENTS:
         found = threshold_of(policy.document, env)
-        thresholds[env.value] = {
-            "min_score_e6": default if found is None else found,
-            "from": "AI_INFRA_MIN_PROMO_SCORE" if found is None else "policy",
-        }
+        least, origin = (default, "AI_INFRA_MIN_PROMO_SCORE") if found is None else (found, "policy")
+        thresholds[env.value] = {"min_score_e6": least, "from": origin}
+        cells.append((env.value, score(least), origin))
     head = f"Policy version {policy.version}" + (" (built in: nobody has set one)" if policy.version == 0 else "")
-    cells = [(env, score(t["min_score_e6"]), t["from"]) for env, t in thresholds.items()]
     data = {
         "version": policy.version,
         "sha256": policy.sha256,
