@@ -70,9 +70,13 @@ class ArchivedLane:
         """The size that a note speaks of. Unverified: only good for knowing how much to read before verifying it."""
         return Checkpoint.parse(parse_note(note).text).size
 
-    def checkpoint(self, note: bytes, keyring: Keyring) -> OpenedCheckpoint:
-        """The checkpoint in a note, if an audit key of the keyring signed it for this lane. Raises a TlogError."""
-        return open_checkpoint(note, origin=self.origin, log_keys=audit_keys(keyring, self.origin))
+    def checkpoint(self, note: bytes, keyring: Keyring, *, standing: bool = False) -> OpenedCheckpoint:
+        """The checkpoint in a note, if an audit key of the keyring signed it for this lane. Raises a TlogError.
+
+        `standing`: the keyring was entered below this checkpoint, so a key that it revokes can't have signed it.
+        """
+        keys = audit_keys(keyring, self.origin, standing=standing)
+        return open_checkpoint(note, origin=self.origin, log_keys=keys)
 
     def bundle(self, index: int, width: int) -> list[bytes]:
         """`width` entries of a bundle; a fuller one is cut. Raises NotFound or BadTile."""
@@ -145,6 +149,7 @@ class ArchivedLane:
             return self._reader.get(self._prefix + full, max_bytes=max_bytes)
 
 
-def audit_keys(keyring: Keyring, origin: str) -> list[VerifierKey]:
-    """The keys that may sign this log's checkpoints."""
-    return [VerifierKey(origin, key.public_key) for key in keyring.keys.values() if key.use == AUDIT]
+def audit_keys(keyring: Keyring, origin: str, *, standing: bool = False) -> list[VerifierKey]:
+    """The keys that may sign this log's checkpoints; `standing`: only those that are not revoked."""
+    keys = [key for key in keyring.keys.values() if key.use == AUDIT]
+    return [VerifierKey(origin, k.public_key) for k in keys if not standing or k.id not in keyring.revocations]

@@ -58,6 +58,8 @@ class HeadsWriter:
         self._last: Heads | None = None
         self._etag: str | None = None
         self._known: dict[int, tuple[str, LaneHead]] = {}
+        self._asked: set[int] = set()  # lanes without a copy in Postgres, of which the archive was asked
+        self._revoked = False  # whether the key that signed the archived heads is revoked since
         self._off = False
 
     def write(self, connection: Any) -> bool:
@@ -71,7 +73,7 @@ class HeadsWriter:
             self._read()
         before = self._last.lanes if self._last is not None else (_EMPTY,) * len(self._lanes)
         now = self._heads(connection, before)
-        if now == before and self._last is not None:
+        if now == before and self._last is not None and not self._revoked:
             return False
         if not any(head.size for head in now):
             return False
@@ -92,7 +94,7 @@ class HeadsWriter:
             # Another replica has lane 0 now, or had it: what it wrote is read before the next try.
             self._last = None
             return False
-        self._last, self._etag = heads, stored.etag
+        self._last, self._etag, self._revoked = heads, stored.etag, False
         return True
 
     def _read(self) -> None:
@@ -105,7 +107,9 @@ class HeadsWriter:
             return
         self._etag = content.etag
         try:
-            opened = open_heads(content.data, origin=self._origin, log_keys=audit_keys(self._keyring(), self._origin))
+            keyring = self._keyring()
+            opened = open_heads(content.data, origin=self._origin, log_keys=audit_keys(keyring, self._origin))
+            self._revoked = not set(opened.signed_by) & set(audit_keys(keyring, self._origin, standing=True))
             if len(opened.heads.lanes) == len(self._lanes):
                 self._last = opened.heads
         except TlogError as error:
@@ -121,16 +125,16 @@ class HeadsWriter:
     def _head(self, archived: ArchivedLane, note: str, before: LaneHead) -> LaneHead:
         """One lane's newest verified head, never behind the one before."""
         head = self._verified(archived, note) if note else _EMPTY
-        if head.size <= before.size and head != before:
-            raw = archived.note()
-            head = self._verified(archived, raw.decode()) if raw is not None else _EMPTY
-            if head.size <= before.size:
-                if head != before:
-                    log.error(
-                        "a lane is older than its signed heads", lane=archived.lane, was=before.size, is_=head.size
-                    )
-                return before
-        return head
+        first = not note and archived.lane not in self._asked
+        if head.size > before.size or (head == before and not first):
+            return head
+        self._asked.add(archived.lane)
+        raw = archived.note()
+        head = self._verified(archived, raw.decode()) if raw is not None else _EMPTY
+        if head.size > before.size or head == before:
+            return head
+        log.error("a lane is older than its heads", lane=archived.lane, was=before.size, shown=head.size)
+        return before
 
     def _verified(self, archived: ArchivedLane, note: str) -> LaneHead:
         known = self._known.get(archived.lane)

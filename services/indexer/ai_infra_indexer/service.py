@@ -20,12 +20,14 @@ from ai_infra.objects.store import ObjectStore
 from ai_infra.readmodel.connection import connect
 from ai_infra.readmodel.migrations import migrate
 from ai_infra.settings import Settings
+from ai_infra.tlog.checkpoint import OpenedCheckpoint
+from ai_infra.trust.keyring import Keyring
 from ai_infra.trust.open import load_roots, open_audit_signer, open_chain_signer
 from ai_infra_indexer.archive import LaneArchive
-from ai_infra_indexer.archived import ArchivedLane
+from ai_infra_indexer.archived import ArchivedLane, audit_keys
 from ai_infra_indexer.companions import archive_companions, archive_schema
 from ai_infra_indexer.completeness.watch import CompletenessWatch
-from ai_infra_indexer.finality import Finality, FinalLane
+from ai_infra_indexer.finality import Finality, FinalLane, note_checkpoint
 from ai_infra_indexer.handover import MAX_BYTES, Handover
 from ai_infra_indexer.heads import HeadsWriter
 from ai_infra_indexer.inputs import Around
@@ -147,6 +149,11 @@ class Taker:
         position = read_position(consumer, connection, number, settings.log.lanes, timeout=COMMITTED_SECONDS)
         keyring = self._process.keyrings.latest
         taken = take(connection, archive, number, keyring=keyring, roots=self._roots, lanes=settings.log.lanes)
+        checkpoint = taken.checkpoint
+        if checkpoint is not None and not _stands(checkpoint, taken.keyrings.latest):
+            # Its key is revoked since. A lane that is idle must not go on showing a head that nobody may believe.
+            checkpoint = archive.put_checkpoint(taken.edge, taken.edge.size)
+            note_checkpoint(connection, number, checkpoint)
         stored = read_offsets(connection, number)
         sources = input_partitions(NAME, settings.log.lanes, number)
 
@@ -165,10 +172,16 @@ class Taker:
         verifier = LaneVerifier(taken.keyrings, settings.log.lanes, verifier_for(settings, taken.keyrings))
         handover = Handover(number, taken.head.origin, MAX_BYTES // settings.log.lanes)
         lane = Lane(connection, taken.head, offsets, verifier, self.chain, self._around, handover)
-        final = FinalLane(number, archive, taken.edge, taken.edge_hash, taken.checkpoint, position, handover)
+        final = FinalLane(number, archive, taken.edge, taken.edge_hash, checkpoint, position, handover)
         return lane, final
 
     def _open(self) -> Connection:
         if self._connection is None or self._connection.closed or self._connection.broken:
             self._connection = open_connection(self._settings)
         return self._connection
+
+
+def _stands(opened: OpenedCheckpoint, keyring: Keyring) -> bool:
+    """Whether a key that is not revoked has signed a checkpoint."""
+    standing = set(audit_keys(keyring, opened.checkpoint.origin, standing=True))
+    return any(key in standing for key in opened.signed_by)

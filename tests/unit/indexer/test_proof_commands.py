@@ -7,13 +7,15 @@ import json
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ai_infra.cli import main as program
-from ai_infra.events.generated import JobStatusKind
+from ai_infra.events.canonical import sha256_hex
+from ai_infra.events.generated import JobStatusKind, SignerChanged
 from ai_infra.events.schemas import KNOWN
 from ai_infra.tlog.checkpoint import Checkpoint, sign_checkpoint
 from ai_infra.tlog.cosignature import cosign
@@ -23,7 +25,8 @@ from ai_infra.tlog.note import COSIGNATURE, NoteSigner, parse_vkey
 from ai_infra.tlog.proof_file import LogProof
 from ai_infra.tlog.tree import EMPTY_ROOT
 from ai_infra.trust.ed25519 import new_seed
-from ai_infra.trust.keyring_document import roots_text
+from ai_infra.trust.keyring import AUDIT, Key, Revocation
+from ai_infra.trust.keyring_document import roots_text, sign_keyring
 from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer.cli import commands
 from ai_infra_indexer.cosignatures import cosignature_path
@@ -254,6 +257,35 @@ def test_a_lane_that_is_older_than_a_witness_saw_is_named(
     assert [p["code"] for p in run("verify", "--lane", archive.world.lane, *reading(archive))[1]["problems"]] == [
         "bad_cosignature"
     ]
+
+
+def test_what_a_revoked_audit_key_signs_after_its_revocation_is_not_believed(archive: Archive, run: Run) -> None:
+    first, signers = archive.world.keyring, archive.world.signers
+    second = LocalSigner.fresh("audit-2")
+    ended = Revocation("audit-1", int(archive.world.clock.timestamp() * 1000), "stolen")
+    grown = replace(
+        first,
+        version=2,
+        keys={**first.keys, "audit-2": Key("audit-2", second.public_key, "", AUDIT)},
+        revocations={"audit-1": ended},
+    )
+    roots = [signers[name] for name in sorted(signers) if name.startswith("root-")]
+    text = sign_keyring(grown, roots)
+    body = SignerChanged(version=2, keyring=text, keyring_sha256=sha256_hex(text.encode()), reason="stolen")
+    record = archive.world.say("operator", body)
+    archive.grow([record])
+    lane = archive.world.lane
+    code, told = run("verify", "--lane", lane, *reading(archive))
+    assert (code, [p["code"] for p in told["problems"]]) == (1, ["bad_checkpoint"])
+    assert run("prove", archive.event_ids[2], *reading(archive))[0] == 1
+
+    head = Checkpoint(archive.origin, archive.edge.size, archive.edge.root())
+    (archive.lane / "checkpoint").write_bytes(sign_checkpoint(head, [NoteSigner(archive.origin, second)]))
+    code, told = run("verify", "--lane", lane, *reading(archive))
+    assert (code, told["problems"]) == (0, []), told  # the kept one was signed while its key stood
+    assert run("prove", archive.event_ids[2], *reading(archive))[0] == 0
+    archive.heads(archive.edge.size, archive.edge.root())
+    assert [p["code"] for p in run("verify", "--lane", lane, *reading(archive))[1]["problems"]] == ["bad_heads"]
 
 
 @pytest.mark.parametrize(

@@ -205,21 +205,23 @@ def _lifecycle(*, archive: bool) -> list[dict[str, Any]]:
         }
     ]
     if archive:
-        rules.append(
+        rules += [
             {
-                "ID": "superseded-versions",
+                "ID": f"superseded-versions-{prefix.rstrip('/')}",
                 "Status": "Enabled",
-                "Filter": {"Prefix": "lanes/"},
+                "Filter": {"Prefix": prefix},
                 "NoncurrentVersionExpiration": {"NoncurrentDays": _SUPERSEDED_DAYS},
                 "Expiration": {"ExpiredObjectDeleteMarker": True},
             }
-        )
+            for prefix in ("lanes/", "heads")
+        ]
     return rules
 
 
 def _deny_deletes(bucket: str) -> dict[str, Any]:
     """Nobody deletes anything but partial tiles and superseded checkpoints."""
-    superseded = [f"arn:aws:s3:::{bucket}/*.p/*", f"arn:aws:s3:::{bucket}/*checkpoint", f"arn:aws:s3:::{bucket}/heads"]
+    names = ("*.p/*", "*checkpoint", "*/cosignatures/*", "heads")
+    superseded = [f"arn:aws:s3:::{bucket}/{name}" for name in names]
     return {
         "Version": "2012-10-17",
         "Statement": [

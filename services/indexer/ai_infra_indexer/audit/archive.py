@@ -165,7 +165,7 @@ def _check_checkpoint(
     archived: ArchivedLane, note: bytes, replay: Replay, edge: RightEdge | None, report: LaneReport
 ) -> None:
     try:
-        opened = archived.checkpoint(note, replay.keyrings.latest)
+        opened = archived.checkpoint(note, replay.keyrings.latest, standing=True)
     except (TlogError, KeyringError) as error:
         report.add(None, "bad_checkpoint", f"the checkpoint does not verify: {error}")
         return

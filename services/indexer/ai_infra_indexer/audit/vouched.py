@@ -44,7 +44,7 @@ def read_heads(reader: ObjectReader, log_origin: str, keyring: Keyring) -> tuple
     except NotFound:
         return None, []
     try:
-        return open_heads(note, origin=origin, log_keys=audit_keys(keyring, origin)), []
+        return open_heads(note, origin=origin, log_keys=audit_keys(keyring, origin, standing=True)), []
     except (TlogError, UnicodeDecodeError) as error:
         return None, [Problem(None, _SOURCE, None, "bad_heads", f"the heads of all lanes do not verify: {error}")]
 

@@ -15,12 +15,12 @@ from ai_infra.settings import Settings, load_settings
 from ai_infra.tlog.checkpoint import Checkpoint
 from ai_infra.tlog.heads import lane_origin
 from ai_infra.tlog.note import parse_note
-from ai_infra.trust.keyring import Keyring, Roots
 from ai_infra_indexer.archived import ArchivedLane, audit_keys
+from ai_infra_indexer.cli.lane_keyrings import lane_keyring
 from ai_infra_indexer.cli.options import Archive, Lane, Origin, RootKeys, archive_reader, pinned_roots
 from ai_infra_indexer.cosignatures import configured_witnesses, cosignature_path, take_in
 from ai_infra_indexer.heads import PATH
-from ai_infra_indexer.proofs.making import find_keyrings, kept_checkpoint, keyrings_of
+from ai_infra_indexer.proofs.making import kept_checkpoint
 
 checkpoint = typer.Typer(help="The log's signed heads, as they lie in the archive.", invoke_without_command=True)
 
@@ -83,9 +83,9 @@ def keys(
     found: list[dict[str, Any]] = []
     for number in range(settings.log.lanes) if lane is None else (lane,):
         archived = ArchivedLane(reader, name, number)
-        keyring = keyring_of(settings, archived, pinned)
-        if keyring is None:
+        if archived.note() is None:
             continue
+        _, keyring, _ = lane_keyring(settings, archived, pinned, database=archive is None)
         for key in audit_keys(keyring, archived.origin):
             found.append({"lane": number, "origin": archived.origin, "keyring": keyring.version, "vkey": str(key)})
     show(found, json=json, table="\n".join(item["vkey"] for item in found) or "The log has no keyring yet.")
@@ -114,9 +114,7 @@ def add_cosignature(
         for path in files:
             note = path.read_bytes()
             archived = ArchivedLane(reader, name, _lane_of(note, name, settings))
-            keyring = keyring_of(settings, archived, pinned)
-            if keyring is None:
-                fail(f"lane {archived.lane} has no keyring that the roots have signed", code="no_keyring")
+            _, keyring, _ = lane_keyring(settings, archived, pinned, database=archive is None)
             for item, fresh in take_in(
                 store, reader.uri, archived, note, keyring=keyring, witnesses=witnesses, now=datetime.now(UTC)
             ):
@@ -125,16 +123,6 @@ def add_cosignature(
     heading = ("lane", "witness", "size", "cosigned at", "taken in")
     content = [(d["lane"], d["witness"], d["size"], d["at"], "yes" if d["taken_in"] else "is there") for d in done]
     show(done, json=json, table=lambda: rows(heading, content))
-
-
-def keyring_of(settings: Settings, archived: ArchivedLane, pinned: Roots) -> Keyring | None:
-    """The newest keyring that was entered into a lane, verified; None where it has none."""
-    raw = archived.note()
-    if raw is None:
-        return None
-    size = archived.claimed_size(raw)
-    keyrings = keyrings_of(archived, find_keyrings(archived, size), size, pinned, settings.log.lanes)
-    return keyrings.latest if keyrings.latest_version else None
 
 
 def _lane_of(note: bytes, log_origin: str, settings: Settings) -> int:

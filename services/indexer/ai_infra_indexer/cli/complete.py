@@ -13,11 +13,10 @@ from ai_infra.readmodel.connection import connect
 from ai_infra.settings import Settings, load_settings
 from ai_infra.trust.keyring import Roots
 from ai_infra_indexer.archived import ArchivedLane
-from ai_infra_indexer.cli.checkpoint import keyring_of
+from ai_infra_indexer.cli.lane_keyrings import lane_keyring
 from ai_infra_indexer.cli.options import Archive, Lane, Origin, RootKeys, archive_reader, pinned_roots
 from ai_infra_indexer.completeness.ledger import LaneCompleteness, Ledger
 from ai_infra_indexer.completeness.reading import read_archive, read_postgres, read_pruned
-from ai_infra_indexer.exceptions import AuditFailed
 
 SETTLED_SECONDS: Final = 600  # services name their last number within ten minutes of saying it
 
@@ -85,11 +84,7 @@ def _from_archive(
     note = archived.note()
     if note is None:
         return
-    keyring = keyring_of(settings, archived, pinned)
-    if keyring is None:
-        raise AuditFailed(
-            f"lane {lane} has no keyring that the roots have signed: nothing says whose checkpoint it has"
-        )
+    _, keyring, _ = lane_keyring(settings, archived, pinned, database=False)
     shown = archived.checkpoint(note, keyring).checkpoint
     read_archive(archived, shown, ledger, settings.log.lanes, progress=tell)
 

@@ -19,6 +19,7 @@ from ai_infra.tlog.note import VerifierKey, parse_note
 from ai_infra.tlog.proof_file import FILE_EXTENSION
 from ai_infra.trust.keyring import Keyring, Roots
 from ai_infra_indexer.archived import ArchivedLane, audit_keys
+from ai_infra_indexer.cli.lane_keyrings import lane_keyring
 from ai_infra_indexer.cli.options import (
     Archive,
     Lane,
@@ -34,10 +35,7 @@ from ai_infra_indexer.proofs.checking import ProvenEvent, check_event_proof
 from ai_infra_indexer.proofs.making import (
     NotProvable,
     find_event,
-    find_keyrings,
     kept_checkpoint,
-    keyrings_in_postgres,
-    keyrings_of,
     position_in_postgres,
     prove_consistency,
     prove_event,
@@ -80,7 +78,7 @@ def prove(
         event_id = what[0].lower()
         number, position = _find(settings, reader, name, event_id, lane, use_database, say)
         archived = ArchivedLane(reader, name, number)
-        size, keyrings, positions = _keyrings(settings, archived, pinned, use_database)
+        size, keyrings, positions = lane_keyring(settings, archived, pinned, database=use_database)
         witnesses, quorum = known_witnesses(settings, None, None)
         if witnessed or quorum:
             opened = _cosigned(archived, keyrings, witnesses, max(1, quorum), position)
@@ -198,25 +196,6 @@ def _find(
     )
 
 
-def _keyrings(
-    settings: Settings, archived: ArchivedLane, pinned: Roots, use_database: bool
-) -> tuple[int, Keyring, list[int]]:
-    """The lane's claimed size, its newest keyring, and where its keyrings were entered."""
-    raw = archived.note()
-    if raw is None:
-        raise NotProvable(f"lane {archived.lane} has no checkpoint yet; is the indexer running? (`ai-infra status`)")
-    size = archived.claimed_size(raw)
-    positions: list[int] = []
-    if use_database:
-        try:
-            with connect(settings.database.url, application="ai-infra audit", autocommit=True) as connection:
-                positions = keyrings_in_postgres(connection, archived.lane)
-        except DatabaseUnavailable:
-            positions = []  # said already, when the event was looked for
-    positions = [at for at in positions or find_keyrings(archived, size) if at < size]
-    return size, keyrings_of(archived, positions, size, pinned, settings.log.lanes).latest, positions
-
-
 def _cosigned(
     archived: ArchivedLane, keyring: Keyring, witnesses: tuple[VerifierKey, ...], quorum: int, position: int
 ) -> OpenedCheckpoint:
@@ -248,7 +227,7 @@ def _prove_consistency(
     if lane is None or not 1 <= len(sizes) <= 2 or not all(text.isdecimal() for text in sizes):
         fail("say `ai-infra audit prove --consistency OLD_SIZE [NEW_SIZE] --lane P`", code="usage")
     archived = ArchivedLane(reader, origin, lane)
-    size, keyring, _ = _keyrings(settings, archived, pinned, use_database)
+    size, keyring, _ = lane_keyring(settings, archived, pinned, database=use_database)
     old = int(sizes[0])
     raw = archived.note() if len(sizes) == 1 else kept_checkpoint(archived, int(sizes[1]))
     opened = archived.checkpoint(raw or b"", keyring)

@@ -26,9 +26,10 @@ from ai_infra.tlog.proof_file import LogProof
 from ai_infra.tlog.proofs import verify_inclusion
 from ai_infra.tlog.tree import leaf_hash
 from ai_infra.trust.exceptions import KeyringError, TrustError
-from ai_infra.trust.keyring import AUDIT, Keyring, Roots
+from ai_infra.trust.keyring import Keyring, Roots
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra_indexer import kernel
+from ai_infra_indexer.archived import audit_keys
 from ai_infra_indexer.bodies import as_written
 from ai_infra_indexer.entry import Entry, decode
 from ai_infra_indexer.exceptions import IndexerError, MalformedEntry
@@ -118,7 +119,7 @@ def check_event_proof(
     opened = open_checkpoint(
         proof.checkpoint,
         origin=origin,
-        log_keys=[VerifierKey(origin, key) for key in _audit_keys(newest, log_keys)],
+        log_keys=_log_keys(newest, origin, log_keys),
         witnesses=witnesses,
         quorum=quorum,
     )
@@ -181,14 +182,15 @@ def _check_chain(keyrings: Keyrings, entry: Entry, event: Event[Any]) -> None:
         raise NotProven(f"entry {entry.position}: {error}", code=error.code) from error
 
 
-def _audit_keys(keyring: Keyring, pinned: Collection[bytes]) -> list[bytes]:
+def _log_keys(keyring: Keyring, origin: str, pinned: Collection[bytes]) -> list[VerifierKey]:
     """Keys that may sign a checkpoint at the size at which this keyring is the newest."""
-    found = [k.public_key for k in keyring.keys.values() if k.use == AUDIT and k.id not in keyring.revocations]
+    found = audit_keys(keyring, origin, standing=True)
     if not pinned:
         return found
-    if not set(found) & set(pinned):
+    kept = [key for key in found if key.public_key in pinned]
+    if not kept:
         raise NotProven(f"no audit key of keyring {keyring.version} is a log key that you gave", code="unknown_log_key")
-    return [key for key in found if key in pinned]
+    return kept
 
 
 def _know_schema(schema: str, entry: Entry) -> None:
