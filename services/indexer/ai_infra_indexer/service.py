@@ -46,6 +46,9 @@ NAME: Final = "indexer"
 SAYS: Final = (AuditFinding, AuditCheckpoint)
 COMMITTED_SECONDS: Final = 30.0
 GC_THRESHOLD: Final = 100_000
+# A commit sends what there is at once, however long it might linger. With a short time librdkafka asks in a busy loop,
+# while thousands of messages are still being put into the transaction, whether it may send them yet.
+LINGER_MS: Final = 100
 
 
 def main(settings: Settings, stop: threading.Event) -> int:
@@ -94,7 +97,7 @@ def build(process: ServiceProcess, completeness: CompletenessWatch) -> Indexer:
     taker = Taker(process, store, archive_uri)
 
     def make_producer() -> TransactionalProducer:
-        producer = TransactionalProducer(settings, service=NAME)
+        producer = TransactionalProducer(settings, service=NAME, **{"linger.ms": LINGER_MS})
         producer.initialise()
         return producer
 

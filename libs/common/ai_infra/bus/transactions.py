@@ -35,10 +35,11 @@ class AbortNeededError(AiInfraError):
 class TransactionalProducer:
     """One producer with a transactional id of its own; use from one thread."""
 
-    def __init__(self, settings: Settings, *, service: str) -> None:
+    def __init__(self, settings: Settings, *, service: str, **ours: Any) -> None:
+        """`ours`: settings of librdkafka that this producer needs otherwise than others."""
         # Random per process: a name that outlives it would have to be given out, and two owners would fence each other.
         transactional_id = f"{transactional_id_prefix(service)}{uuid.uuid4()}"
-        self._producer = opened(Producer, transactional_config(settings, service, transactional_id))
+        self._producer = opened(Producer, transactional_config(settings, service, transactional_id, **ours))
         self._beside = _Beside(f"transactions of {service}")
 
     def initialise(self) -> None:
