@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conformance.tlog.tessera import built_fsck, fsck_finds_in_order
 from tests.system.test_indexer_log import Town
 
 from ai_infra.devstack import Stack
@@ -97,6 +98,24 @@ def test_an_indexer_that_starts_again_goes_on_from_the_heads_that_are_there(town
     after = heads_of(town)
     assert after.time_ms > before.time_ms
     assert all(b.size >= a.size for a, b in zip(before.lanes, after.lanes, strict=True))
+
+
+def test_lanes_copied_out_of_the_bucket_are_logs_for_tessera(town: Town, tmp_path: Path) -> None:
+    fsck = built_fsck()
+    reader = open_store(f"s3://{town.settings.objects.archive_bucket}", town.settings)
+    code, keys = command(town, "audit", "checkpoint", "keys")
+    assert code == 0, keys
+    checked = 0
+    for item in keys:
+        prefix = f"lanes/{item['lane']}/"
+        # The checkpoint first: what it covers was there before it.
+        for path in [f"{prefix}checkpoint", *reader.list(f"{prefix}tile/")]:
+            file = tmp_path / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(reader.get(path))
+        assert fsck_finds_in_order(fsck, (tmp_path / prefix).as_uri() + "/", item["vkey"], tmp_path)
+        checked += 1
+    assert checked > 1
 
 
 def test_an_event_is_proven_by_postgres_and_by_the_archive_alike(town: Town, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,8 +19,9 @@ from ai_infra.tlog.growth import RightEdge, grow
 from ai_infra.tlog.heads import Heads, LaneHead, heads_origin, open_heads, sign_heads
 from ai_infra.tlog.note import COSIGNATURE, NoteSigner
 from ai_infra.tlog.tree import EMPTY_ROOT
-from ai_infra.trust.keyring import AUDIT, Key, Keyring, Roots
+from ai_infra.trust.keyring import AUDIT, Key, Keyring, Revocation, Roots
 from ai_infra.trust.signers import LocalSigner
+from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.archived import ArchivedLane, audit_keys
 from ai_infra_indexer.cosignatures import CosignatureRefused, cosignature_path, read_cosigned, take_in
 from ai_infra_indexer.heads import HeadsWriter
@@ -186,6 +187,40 @@ def test_heads_that_somebody_put_there_are_written_over_and_time_never_goes_back
         place.copy(connection, 0, place.grow(0, 6))
         assert place.writer(lambda: 1000.0).write(connection) is True  # the clock went back an hour
         assert place.heads().time_ms == 5_000_001
+
+
+def test_a_head_whose_key_was_revoked_is_signed_anew_and_so_are_the_heads(place: Place) -> None:
+    second = LocalSigner.fresh("audit-2")
+    place.grow(0, 300)
+    with connect(place.database, autocommit=True) as connection:
+        place.writer().write(connection)
+
+        def archive(audit: LocalSigner) -> LaneArchive:
+            return LaneArchive(place.store, place.uri, ORIGIN, 0, audit, retention_days=1)
+
+        same = archive(AUDIT_KEY)
+        opened = same.open(place.keyring)
+        assert opened is not None
+        assert same.signed_anew(opened, place.edges[0], place.keyring) is opened
+
+        keys = {**place.keyring.keys, "audit-2": Key("audit-2", second.public_key, "", AUDIT)}
+        place.keyring = replace(place.keyring, keys=keys, revocations={"audit-1": Revocation("audit-1", 0, "stolen")})
+        new = archive(second)
+        opened = new.open(place.keyring)
+        assert opened is not None
+        new.signed_anew(opened, place.edges[0], place.keyring)
+        note = place.lanes[0].note()
+        assert note is not None
+        assert place.lanes[0].checkpoint(note, place.keyring, standing=True).checkpoint == opened.checkpoint
+
+        lanes, origin = place.lanes, heads_origin(ORIGIN)
+        writer = HeadsWriter(place.store, place.uri, lanes, ORIGIN, second, lambda: place.keyring)
+        assert writer.write(connection) is True
+        assert writer.write(connection) is False
+        standing = audit_keys(place.keyring, origin, standing=True)
+        assert (
+            open_heads(place.store.get(f"{place.uri}/heads"), origin=origin, log_keys=standing).heads == place.heads()
+        )
 
 
 # --- what witnesses hand over -----------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from ai_infra.tlog.growth import RightEdge, TileWrite
 from ai_infra.tlog.note import NoteSigner, SigningKey
 from ai_infra.tlog.tiles import TILE_WIDTH
 from ai_infra.trust.keyring import Keyring
-from ai_infra_indexer.archived import ArchivedLane
+from ai_infra_indexer.archived import ArchivedLane, audit_keys
 from ai_infra_indexer.exceptions import Forked
 
 SUPERSEDED_LOCK: Final = timedelta(days=1)
@@ -78,6 +78,14 @@ class LaneArchive:
         )
         self._etag = stored.etag
         return OpenedCheckpoint(checkpoint, (), (), note)
+
+    def signed_anew(self, opened: OpenedCheckpoint, edge: RightEdge, keyring: Keyring) -> OpenedCheckpoint:
+        """The newest checkpoint, which `open` gave; signed anew where its key is revoked since, so that a lane that is
+        idle does not go on showing a head that nobody may believe. Raises Conflict as `put_checkpoint` does."""
+        standing = set(audit_keys(keyring, self.read_side.origin, standing=True))
+        if standing & set(opened.signed_by):
+            return opened
+        return self.put_checkpoint(edge, edge.size)
 
     def _keep(self, size: int, note: bytes) -> None:
         """A checkpoint for each full tile stays for good: the lane's history of heads. Kept before it becomes the

@@ -20,11 +20,9 @@ from ai_infra.objects.store import ObjectStore
 from ai_infra.readmodel.connection import connect
 from ai_infra.readmodel.migrations import migrate
 from ai_infra.settings import Settings
-from ai_infra.tlog.checkpoint import OpenedCheckpoint
-from ai_infra.trust.keyring import Keyring
 from ai_infra.trust.open import load_roots, open_audit_signer, open_chain_signer
 from ai_infra_indexer.archive import LaneArchive
-from ai_infra_indexer.archived import ArchivedLane, audit_keys
+from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.companions import archive_companions, archive_schema
 from ai_infra_indexer.completeness.watch import CompletenessWatch
 from ai_infra_indexer.finality import Finality, FinalLane, note_checkpoint
@@ -153,9 +151,8 @@ class Taker:
         keyring = self._process.keyrings.latest
         taken = take(connection, archive, number, keyring=keyring, roots=self._roots, lanes=settings.log.lanes)
         checkpoint = taken.checkpoint
-        if checkpoint is not None and not _stands(checkpoint, taken.keyrings.latest):
-            # Its key is revoked since. A lane that is idle must not go on showing a head that nobody may believe.
-            checkpoint = archive.put_checkpoint(taken.edge, taken.edge.size)
+        if checkpoint is not None:
+            checkpoint = archive.signed_anew(checkpoint, taken.edge, taken.keyrings.latest)
             note_checkpoint(connection, number, checkpoint)
         stored = read_offsets(connection, number)
         sources = input_partitions(NAME, settings.log.lanes, number)
@@ -182,9 +179,3 @@ class Taker:
         if self._connection is None or self._connection.closed or self._connection.broken:
             self._connection = open_connection(self._settings)
         return self._connection
-
-
-def _stands(opened: OpenedCheckpoint, keyring: Keyring) -> bool:
-    """Whether a key that is not revoked has signed a checkpoint."""
-    standing = set(audit_keys(keyring, opened.checkpoint.origin, standing=True))
-    return any(key in standing for key in opened.signed_by)

@@ -1,54 +1,28 @@
-"""Tessera's own checker finds a lane's archive in order, from a folder and as static files, and notices what is not.
-
-The program is `github.com/transparency-dev/tessera/cmd/fsck`, built once into the cache by the Go on this machine.
-"""
+"""Tessera's own checker finds a lane's archive in order, from a folder and as static files, and notices what is not."""
 
 from __future__ import annotations
 
 import functools
 import http.server
-import os
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.conformance.tlog.tessera import built_fsck, fsck_finds_in_order
 
-from ai_infra.devstack.cache import cache_directory, cached
 from ai_infra.tlog.checkpoint import Checkpoint, sign_checkpoint
 from ai_infra.tlog.growth import RightEdge, grow
 from ai_infra.tlog.note import NoteSigner
 from ai_infra.trust.signers import LocalSigner
 
-MODULE = "github.com/transparency-dev/tessera/cmd/fsck"
-VERSION = "v1.0.4"
 ORIGIN = "example.org/log/lanes/3"
 SIZE = 66_000  # more than one full tile of level 1, and partial ones at every level
 
 
 @pytest.fixture(scope="module")
 def fsck() -> Path:
-    name = f"tessera-fsck-{VERSION}"
-    program = cache_directory() / name / "fsck"
-    if not program.exists() and shutil.which("go") is None:
-        pytest.skip("Tessera's checker is built with Go, which is not installed")
-
-    def build(into: Path) -> None:
-        # Modules go where Go keeps them anyway; only the program comes into our cache.
-        done = subprocess.run(
-            ["go", "install", f"{MODULE}@{VERSION}"],
-            env={**os.environ, "GOBIN": str(into)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=280,
-        )
-        if done.returncode != 0:
-            pytest.skip(f"Tessera's checker can't be built here: {done.stderr.strip()[-300:]}")
-
-    return cached(name, build, progress=lambda _: None) / "fsck"
+    return built_fsck()
 
 
 def write(root: Path, sizes: tuple[int, ...]) -> tuple[Path, LocalSigner]:
@@ -73,19 +47,7 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LocalSigner]:
 
 
 def in_order(fsck: Path, url: str, audit: LocalSigner, tmp_path: Path) -> bool:
-    """What Tessera's checker says of a log; it ends with 0 either way."""
-    key = tmp_path / "log.vkey"
-    key.write_text(str(NoteSigner(ORIGIN, audit).verifier))
-    done = subprocess.run(
-        [str(fsck), "-ui=false", "-N=4", f"-storage_url={url}", f"-public_key={key}", f"-origin={ORIGIN}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    good, bad = "Successfully fsck'd" in done.stderr, "fsck failed" in done.stderr
-    assert good is not bad, done.stderr[-500:]
-    return good
+    return fsck_finds_in_order(fsck, url, str(NoteSigner(ORIGIN, audit).verifier), tmp_path)
 
 
 @pytest.fixture
