@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import orjson
-from tests.unit.indexer.log_folder import LANES, ORIGIN, LogFolder, put, unverified
+from tests.unit.indexer.log_folder import ORIGIN, LogFolder, put, unverified
 
 from ai_infra.events.canonical import canonical_json, sha256_hex
 from ai_infra.events.event import Record
@@ -85,6 +84,7 @@ class Forger:
             digest = kernel.chain_hash(self._payload(header, body), prev)
             signature = base64.b64encode(chain.sign(digest)).decode()
             header["chain"] |= {"hash": digest.hex(), "prev_hash": prev, "signature": signature, "ts": ts}
+            header["chain"]["signer_id"] = chain.key_id
             prev = digest.hex()
             raws.append(orjson.dumps(header, option=orjson.OPT_SORT_KEYS) + b"\n" + body)
         self.log.archive(lane, raws, kept=(256,) if lane == 0 else (), **keys)
@@ -128,6 +128,20 @@ class Forger:
 
         self.change(lane, position, apply, body)
 
+    def edit_entry(self, lane: int, position: int, change: Callable[[Header], Any]) -> None:
+        """One entry's header, and nothing after it; the tree is signed anew."""
+        raws = list(self.log.raws[lane])
+        head, _, body = raws[position].partition(b"\n")
+        header = orjson.loads(head)
+        change(header)
+        raws[position] = orjson.dumps(header, option=orjson.OPT_SORT_KEYS) + b"\n" + body
+        self.replant(lane, raws)
+
+    def replant(self, lane: int, raws: list[bytes]) -> None:
+        """Sign a tree of these entries."""
+        self.log.archive(lane, raws)
+        put(self.root / "heads", self.log.heads())
+
     def append(self, lane: int, *records: Record) -> int:
         """Enter more records, as an indexer that verifies nothing; the position of the first of them."""
         first = len(self.log.records[lane])
@@ -166,7 +180,7 @@ def sign_header(header: Header, sign: Callable[[bytes], bytes]) -> None:
     header["signature"] = base64.b64encode(sign(message_of(header))).decode()
 
 
-def long_delegation(signer: LocalSigner, raw: bytes, **changes: Any) -> bytes:
+def long_delegation(signer: LocalSigner, raw: bytes, /, **changes: Any) -> bytes:
     """A delegation changed and signed again."""
     fields = orjson.loads(raw[64:]) | changes
     body = canonical_json(fields)
@@ -180,19 +194,6 @@ def with_delegation(header: Header, raw: bytes) -> None:
 
 def flip(at: int) -> Callable[[bytes], bytes]:
     return lambda data: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-
-
-def later(world: Any, by: timedelta) -> None:
-    """Let the world's clock go on."""
-    world.clock += by
-
-
-def all_lanes() -> Iterator[int]:
-    yield from range(LANES)
-
-
-def now_ms() -> int:
-    return int(datetime.now(UTC).timestamp() * 1000)
 
 
 LANE_0 = f"{ORIGIN}/lanes/0"

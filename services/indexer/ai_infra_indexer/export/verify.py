@@ -1112,6 +1112,8 @@ def check_lane(job: Job, number: int) -> Lane:
         # Unverified, and good for one thing only: how far to look for the keyrings that the checkpoint is judged by.
         end = read_checkpoint(note_lines(note)).size
         positions = tiles.positions() if job.selection else range(min(end, 256 * tiles.count("entries")))
+        if not job.selection and len(positions) < end:
+            report.add(len(positions), "missing_bundle", f"entries {len(positions)} to {end - 1} are not there")
         rings = find_keyrings(tiles, positions, job.roots, report)
         need(bool(rings), "bad_checkpoint", "no keyring in this lane is signed by the root keys: nobody can judge it")
         head = open_checkpoint(note, f"{job.origin}/lanes/{number}", newest(rings))
@@ -1119,8 +1121,6 @@ def check_lane(job: Job, number: int) -> Lane:
         if leaves is not None:
             checkpoints = 1 + check_history(folder, head, newest(rings), leaves, report)
             head_root = roots_at(leaves, [job.heads.get(number, 0)]).get(job.heads.get(number, 0))
-        if not job.selection and len(positions) < head.size:
-            report.add(len(positions), "missing_bundle", f"entries {len(positions)} to {head.size - 1} are not there")
         for position, raw in entries_at(tiles, positions, None):
             state.take(position, raw, rings, leaves)
         state.end(head, positions)
