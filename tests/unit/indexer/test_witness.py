@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import shutil
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from ai_infra.objects.reader import FolderReader
+from ai_infra.objects.exceptions import BadUri, ObjectsUnavailable, TooLarge
+from ai_infra.objects.reader import FolderReader, open_store
 from ai_infra.tlog.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from ai_infra.tlog.growth import RightEdge, grow
 from ai_infra.tlog.note import COSIGNATURE, NoteSigner, VerifierKey
@@ -195,6 +199,34 @@ put_durably(Path(sys.argv[1]) / "checkpoint", b"new")
     assert seen[0] == (9, b"old")
     assert seen[-1] == (0, b"new")
     assert {data for _, data in seen} == {b"old", b"new"}, json.dumps([code for code, _ in seen])
+
+
+def test_a_log_that_is_served_as_static_files_is_witnessed_like_a_folder(log: Log, witness: Witness) -> None:
+    handler = functools.partial(_Quiet, directory=str(log.root))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        served = ArchivedLane(open_store(address), ORIGIN, 0)
+        assert witness.look(served, NOW).saw is Saw.EMPTY
+        for size in (5, 300):
+            log.grow_to(size)
+            look = witness.look(served, NOW)
+            assert (look.saw, look.size) == (Saw.COSIGNED, size)
+        assert open_store(address).exists("lanes/0/checkpoint")
+        assert not open_store(address).exists("lanes/1/checkpoint")
+        with pytest.raises(TooLarge):
+            open_store(address).get("lanes/0/checkpoint", max_bytes=10)
+        with pytest.raises(BadUri):
+            open_store(address).get("lanes/../../secret")
+        server.shutdown()
+        thread.join()
+    with pytest.raises(ObjectsUnavailable):
+        witness.look(served, NOW)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
 
 
 def test_continuity_between_any_two_sizes(log: Log) -> None:

@@ -16,6 +16,7 @@ from ai_infra.objects.model import Digest
 from ai_infra.objects.store import DEFAULT_MAX_BYTES, ObjectStore
 from ai_infra.objects.upload import file_digest
 from ai_infra.objects.uri import Location, join
+from ai_infra.objects.web_reader import WebReader
 from ai_infra.settings import Settings
 
 
@@ -123,18 +124,21 @@ class FolderReader:
 
 
 def open_store(uri: str, settings: Settings | None = None) -> ObjectReader:
-    """Open an archive for reading: `s3://bucket[/prefix]` (needs settings), `file:///folder`, or a folder's path."""
+    """Open an archive for reading: `s3://bucket[/prefix]` (needs settings), `https://` static files, `file:///folder`,
+    or a folder's path."""
     if uri.startswith("s3://"):
         if settings is None:
             raise BadUri(
                 f"{uri} is in an object store: its settings are needed (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID)"
             )
         return BucketReader(ObjectStore(settings), uri)
+    if uri.startswith(("https://", "http://")):
+        return WebReader(uri)
     if uri.startswith("file:"):
         parts = urlsplit(uri)
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise BadUri(f"expected file:///absolute/folder, got {uri!r}")
         return FolderReader(Path(unquote(parts.path)))
     if "://" in uri:
-        raise BadUri(f"an archive is at s3://bucket/prefix or in a folder, not at {uri!r}")
+        raise BadUri(f"an archive is at s3://bucket/prefix, https://host/path or in a folder, not at {uri!r}")
     return FolderReader(Path(uri))

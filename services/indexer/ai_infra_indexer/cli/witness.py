@@ -32,7 +32,9 @@ _EXIT: Final = {Saw.FORKED: 3, Saw.OLDER: 4, Saw.UNVERIFIED: 1}  # the worst of 
 def witness(
     key: Annotated[str, typer.Option("--key", help="Your Ed25519 key, a URI: file:PATH, env:NAME, awskms:ARN …")],
     name: Annotated[str, typer.Option("--name", help="Your name as a witness, e.g. witness.example.org/w1.")],
-    log: Annotated[str | None, typer.Option("--log", help="The log's files: a folder, or s3://bucket/prefix.")] = None,
+    log: Annotated[
+        str | None, typer.Option("--log", help="The log's files: a folder, https://host/path, or s3://bucket/prefix.")
+    ] = None,
     origin: Annotated[str | None, typer.Option("--origin", help="Name of the log.")] = None,
     state: Annotated[
         Path | None, typer.Option("--state", help="Folder that you keep: your memory, and what you may serve.")
