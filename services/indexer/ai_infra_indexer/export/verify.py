@@ -29,7 +29,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 try:
     from nacl.bindings import crypto_sign_open
@@ -44,7 +44,7 @@ MAX_BODY = 49_152
 MAX_MESSAGE = 4_095
 MAX_SCHEMA = 1 << 20
 MAX_SMALL = 1 << 22  # signers, certificates, statement
-MAX_INDEX = 1 << 30  # index.json names every file
+MAX_INDEX = 1 << 28  # index.json names every file
 MAX_PROBLEMS = 1_000  # of one lane
 MAX_STEPS = 1_000_000  # of reading one Avro body
 SAFE_INT = 2**53 - 1
@@ -82,26 +82,34 @@ class Folder:
     def __init__(self, root: str) -> None:
         self.root = os.path.realpath(root)
 
-    def plain(self, path: str, limit: int) -> str:
-        """Where a plain file of that path lies."""
+    def open(self, path: str, limit: int = sys.maxsize) -> BinaryIO:
         need(self.NAME.fullmatch(path) is not None, "bad_path", f"{path[:200]!r} is no name of a file in a log")
         full = os.path.join(self.root, *path.split("/"))
         try:
             found = os.lstat(full)
+            need(os.path.realpath(full) == full and stat.S_ISREG(found.st_mode), "bad_path", f"{path} is no plain file")
+            need(found.st_size <= limit, "too_large", f"{path} has {found.st_size} bytes, {limit} at most")
+            return open(full, "rb")
         except (FileNotFoundError, NotADirectoryError):
             raise Bad("missing_file", f"{path} is not there") from None
-        need(os.path.realpath(full) == full and stat.S_ISREG(found.st_mode), "bad_path", f"{path} is no plain file")
-        need(found.st_size <= limit, "too_large", f"{path} has {found.st_size} bytes, {limit} at most")
-        return full
+        except OSError as error:
+            raise Bad("unreadable", f"{path}: {error.strerror}") from None
 
     def read(self, path: str, limit: int) -> bytes:
-        with open(self.plain(path, limit), "rb") as file:
+        with self.open(path, limit) as file:
             return file.read(limit)
 
     def lines(self, path: str) -> Iterator[bytes]:
-        with open(self.plain(path, sys.maxsize), "rb") as file:
+        with self.open(path) as file:
             while line := file.readline(1 << 20):
                 yield line
+
+    def sha256(self, path: str, limit: int) -> str:
+        digest = hashlib.sha256()
+        with self.open(path, limit) as file:
+            while data := file.read(1 << 20):
+                digest.update(data)
+        return digest.hexdigest()
 
     def has(self, path: str) -> bool:
         return os.path.lexists(os.path.join(self.root, *path.split("/")))
@@ -231,9 +239,7 @@ def read_keyring(text: str) -> tuple[Keyring, bytes, list[tuple[str, bytes]]]:
         keys = {str(item["id"]): item for item in content["keys"]}
         people = {str(item["id"]): item for item in content["principals"]}
         gone = {str(item["key"]): item for item in content["revocations"]}
-        once = all(
-            len(content[n]) == len(d) for n, d in (("keys", keys), ("principals", people), ("revocations", gone))
-        )
+        once = [len(content[n]) for n in ("keys", "principals", "revocations")] == [len(keys), len(people), len(gone)]
         need(once and set(content) == KEYRING, code, "it has other fields, or one key or principal twice")
         roots, roles = read_roots(content["roots"], code), content["roles"]
         owners = dict.fromkeys(roots.keys.values(), "a root")
@@ -259,22 +265,13 @@ def next_keyring(text: str, before: Keyring | None, pinned: Roots) -> Keyring:
         need(ring.body == before.body, "keyring_conflict", f"two different keyrings are version {ring.version}")
         return before
     message = pae(KEYRING_TYPE, payload)
-    for roots, whose in (
-        (before.roots if before else pinned, "the root keys trusted before it"),
-        (ring.roots, "its own"),
-    ):
-        good = {
-            roots.keys[name]
-            for name, sig in signatures
-            if name in roots.keys and signed_by(roots.keys[name], message, sig)
-        }
+    for roots, whose in ((before.roots if before else pinned, "the roots before it"), (ring.roots, "its own roots")):
+        signers = [(roots.keys[name], sig) for name, sig in signatures if name in roots.keys]
+        good = {key for key, sig in signers if signed_by(key, message, sig)}
         need(len(good) >= roots.threshold, code, f"{roots.threshold} of {whose} must sign it, {len(good)} have")
     if before is not None:
-        need(
-            ring.version == before.version + 1,
-            "keyring_conflict",
-            f"version {ring.version} follows version {before.version}",
-        )
+        follows = f"version {ring.version} comes after version {before.version}"
+        need(ring.version == before.version + 1, "keyring_conflict", follows)
         for name, key in before.keys.items():
             same = all(ring.keys.get(name, {}).get(f) == key[f] for f in ("public_key", "use", "principal"))
             need(same, code, f"it removes or replaces the key {name}")
@@ -307,9 +304,7 @@ def open_note(data: bytes, name: str, keys: Iterable[bytes]) -> list[str]:
         blob = unbase64(encoded, code, "a signature line")
         need(dash == "\u2014" and who != "" and len(blob) > 4, code, f"not a signature line: {line[:60]!r}")
         if who == name and blob[:4] in known:  # others are witnesses, or keys that we do not know
-            need(
-                signed_by(known[blob[:4]], text, blob[4:]), code, "the signature by the log's audit key does not verify"
-            )
+            need(signed_by(known[blob[:4]], text, blob[4:]), code, "the signature by an audit key does not verify")
             signed += 1
     need(signed > 0, code, f"no audit key of the keyring has signed it as {name}")
     return text.decode().split("\n")[:-1]
@@ -349,11 +344,7 @@ def open_checkpoint(data: bytes, origin: str, ring: Keyring) -> Checkpoint:
     keys = [ring.public(name) for name, key in ring.keys.items() if key["use"] == "audit"]
     # The origin first: a checkpoint of another log fails by its name, not by a signature that nobody could check.
     claimed = read_checkpoint(note_lines(data))
-    need(
-        claimed.origin == origin,
-        "bad_checkpoint",
-        f"expected a checkpoint of {origin}, this is one of {claimed.origin}",
-    )
+    need(claimed.origin == origin, "bad_checkpoint", f"expected one of {origin}, this is one of {claimed.origin}")
     return read_checkpoint(open_note(data, origin, keys))
 
 
@@ -414,16 +405,10 @@ class Tiles:
         data, found, at = self._read("entries", index, width, MAX_BUNDLE), [], 0
         while at < len(data):
             length = int.from_bytes(data[at : at + 2], "big")
-            need(
-                at + 2 + length <= len(data),
-                "bad_bundle",
-                f"bundle {index} ends inside an entry, or has more behind it",
-            )
+            need(at + 2 + length <= len(data), "bad_bundle", f"bundle {index} does not end where an entry does")
             found.append(data[at + 2 : at + 2 + length])
             at += 2 + length
-        need(
-            width <= len(found) <= 256, "short_bundle", f"bundle {index} must have {width} entries, it has {len(found)}"
-        )
+        need(width <= len(found) <= 256, "short_bundle", f"bundle {index}: expected {width} entries, not {len(found)}")
         return found[:width]
 
     def selected(self, position: int) -> bytes:
@@ -501,21 +486,11 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LANE_KEY = re.compile(r"_lane/(0|[1-9][0-9]{0,5})")
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
-STATEMENT = {"body_sha256", "causes", "ce_dataschema", "ce_id", "ce_source", "ce_specversion", "ce_subject", "ce_time"}
-STATEMENT |= {"ce_type", "content_type", "delegation_sha256", "epoch", "key", "keyring", "lane", "prev", "producer"}
-STATEMENT |= {"schema_sha256", "seq", "signer", "topic"}
-ENTRY = {
-    "append_time_ms",
-    "chain",
-    "delegation",
-    "kafka",
-    "lane",
-    "position",
-    "signature",
-    "statement",
-    "traceparent",
-    "v",
-}
+STATEMENT = set(
+    "body_sha256 causes ce_dataschema ce_id ce_source ce_specversion ce_subject ce_time ce_type content_type "
+    "delegation_sha256 epoch key keyring lane prev producer schema_sha256 seq signer topic".split()
+)
+ENTRY = set("append_time_ms chain delegation kafka lane position signature statement traceparent v".split())
 CHAIN = {"hash", "id", "prev_hash", "signature", "signer_id", "ts"}
 
 
@@ -540,31 +515,25 @@ def read_entry(raw: bytes) -> Entry:
     try:
         chain, kafka = header["chain"], header["kafka"]
         need(canonical(header) == line, code, "its header is not canonical JSON")
-        need(
-            header.keys() == ENTRY and header["v"] == 1 and type(header["v"]) is int,
-            code,
-            "expected an entry of version 1",
-        )
+        need(header.keys() == ENTRY and is_int(header["v"]) and header["v"] == 1, code, "expected version 1")
         need(chain.keys() == CHAIN and kafka.keys() == {"offset", "partition"}, code, "chain or kafka has other fields")
         numbers = (header["lane"], header["position"], header["append_time_ms"], chain["ts"], *kafka.values())
         need(all(is_int(n) for n in numbers), code, "a number is not an integer from 0 to 2^53-1")
         need(all(type(chain[n]) is str for n in ("hash", "id", "signer_id")), code, "a text of the chain is none")
         hashes = [chain["hash"], *([] if chain["prev_hash"] is None else [chain["prev_hash"]])]
-        need(
-            all(type(h) is str and SHA256.fullmatch(h) is not None for h in hashes), code, "a hash of the chain is none"
-        )
+        need(all(is_form(h, SHA256) for h in hashes), code, "a hash of the chain is none")
         need(header["traceparent"] is None or type(header["traceparent"]) is str, code, "traceparent is no text")
-        need(
-            type(header["statement"]) is dict and header["statement"].keys() == STATEMENT,
-            code,
-            "the statement's fields",
-        )
+        need(header["statement"].keys() == STATEMENT, code, "the statement has other fields")
         unbase64(chain["signature"], code, "the chain's signature")
         signature, delegation = (unbase64(header[name], code, name) for name in ("signature", "delegation"))
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise Bad(code, f"not an entry: {type(error).__name__}") from None
     place = (header["lane"], header["position"], header["append_time_ms"], kafka["partition"])
     return Entry(*place, header["statement"], signature, delegation, chain, body)
+
+
+def is_form(value: Any, form: re.Pattern[str]) -> bool:
+    return type(value) is str and form.fullmatch(value) is not None
 
 
 def is_text(value: Any, most: int) -> bool:
@@ -578,31 +547,24 @@ def check_statement(e: Entry, lanes: int) -> bytes:
         need(is_text(s[name], most), code, f"{name} is no text of 1 to {most} bytes")
     need(s["ce_subject"] is None or is_text(s["ce_subject"], 256), code, "ce_subject is no text of 1 to 256 bytes")
     need(s["ce_specversion"] == "1.0" and s["content_type"] == "application/avro", code, "specversion or content type")
-    need(type(s["ce_id"]) is str and UUID.fullmatch(s["ce_id"]) is not None, code, "ce_id is no UUID")
-    need(type(s["ce_time"]) is str and TIME.fullmatch(s["ce_time"]) is not None, code, "ce_time is no time")
+    need(is_form(s["ce_id"], UUID) and is_form(s["ce_time"], TIME), code, "ce_id is no UUID, or ce_time no time")
     try:
         datetime.strptime(s["ce_time"], "%Y-%m-%dT%H:%M:%S.%fZ")  # noqa: DTZ007 - only whether it exists
     except ValueError:
         raise Bad(code, "ce_time is no time") from None
     need(s["topic"] == s["ce_type"], code, "the topic is not the event's type")
-    need(type(s["schema_sha256"]) is str and SHA256.fullmatch(s["schema_sha256"]) is not None, code, "schema_sha256")
+    need(is_form(s["schema_sha256"], SHA256), code, "schema_sha256")
     need(s["ce_dataschema"] == f"urn:ai-infra:schema:{s['schema_sha256']}", code, "ce_dataschema names another schema")
     need(is_int(s["keyring"]), code, "keyring is no integer")
     counted = [s[name] is not None for name in ("producer", "epoch", "seq")]
     good = all(counted) and is_text(s["producer"], 128) and is_int(s["epoch"]) and is_int(s["seq"])
-    need(
-        good or (not any(counted) and s["prev"] is None),
-        code,
-        "producer, epoch and seq come all together or not at all",
-    )
-    hashed = s["prev"] is None or (type(s["prev"]) is str and SHA256.fullmatch(s["prev"]) is not None)
+    need(good or (not any(counted) and s["prev"] is None), code, "producer, epoch, seq come together or not at all")
+    hashed = s["prev"] is None or is_form(s["prev"], SHA256)
     need(hashed and (s["prev"] is not None or (s["seq"] or 0) <= 1), code, "prev")
     need(type(s["causes"]) is list and len(s["causes"]) <= 32, code, "causes is no list of at most 32")
     for cause in s["causes"]:
         form = type(cause) is dict and cause.keys() == {"id", "lane"} and is_int(cause["lane"])
-        need(
-            form and type(cause["id"]) is str and UUID.fullmatch(cause["id"]) is not None, code, "a cause is {id, lane}"
-        )
+        need(form and is_form(cause["id"], UUID), code, "a cause is {id, lane}")
     need(len(e.signature) == 64 and 65 <= len(e.delegation) <= 400, code, "the length of signature or delegation")
     check_place(s["topic"], s["key"], e.partition, lanes)
     need(len(e.body) <= MAX_BODY, "body_too_large", f"the body has {len(e.body)} bytes")
@@ -659,9 +621,8 @@ def read_delegation(raw: bytes, signer: str, ring: Keyring) -> dict[str, Any]:
         raise Bad(code, "it cannot be read") from None
     need(0 <= d["naf"] - d["nbf"] <= 7 * 86_400, code, "it lives between 0 and 7 days")
     need(d["signer"] == signer, code, f"it is by {d['signer']!r}, the event says {signer!r}")
-    need(
-        signed_by(ring.public(signer), pae(DELEGATION_TYPE, raw[64:]), raw[:64]), code, f"it is not signed by {signer}"
-    )
+    good = signed_by(ring.public(signer), pae(DELEGATION_TYPE, raw[64:]), raw[:64])
+    need(good, code, f"it is not signed by {signer}")
     service = ring.principals[key["principal"]]["kind"] == "service"
     need(not service or d["service"] == key["principal"], code, f"a key of {key['principal']} delegates for another")
     return dict(d)
@@ -676,9 +637,7 @@ def check_event(e: Entry, ring: Keyring, lanes: int, schemas: Schemas, known: di
     """The event in an entry, by the keyring that its lane had there. `known`: delegations that verified."""
     s, message = e.statement, check_statement(e, lanes)
     schema = schemas.of_topic(s["topic"], s["schema_sha256"])
-    need(
-        s["keyring"] <= ring.version, "unknown_keyring", f"it names keyring {s['keyring']}, the lane has {ring.version}"
-    )
+    need(s["keyring"] <= ring.version, "unknown_keyring", f"it names {s['keyring']}, the lane has {ring.version}")
     d = known.get((e.delegation, s["signer"], ring.version))
     if d is None:
         d = known[e.delegation, s["signer"], ring.version] = read_delegation(e.delegation, s["signer"], ring)
@@ -687,11 +646,7 @@ def check_event(e: Entry, ring: Keyring, lanes: int, schemas: Schemas, known: di
         same = s[f"{name}_sha256"] == hashlib.sha256(value).hexdigest()
         need(same, "bad_signature", f"the {name} is not the one that was signed")
     need(s["lane"] == e.partition and is_int(s["lane"]), "bad_signature", "it was not signed for this lane")
-    need(
-        signed_by(d["session"], message, e.signature),
-        "bad_signature",
-        "its signature does not verify over what is here",
-    )
+    need(signed_by(d["session"], message, e.signature), "bad_signature", "it does not verify over what is here")
     key, now = ring.keys[s["signer"]], e.append_ms
     alive = key.get("not_before", now) <= now <= key.get("not_after", now)
     need(alive, "expired_delegation", f"the key {s['signer']} does not count at {now} ms")
@@ -720,11 +675,7 @@ def check_role(s: dict[str, Any], body: dict[str, Any], ring: Keyring, who: dict
             and (environment is None or not grant["environments"] or environment in grant["environments"])
             for grant in grants
         )
-    need(
-        may,
-        "not_allowed",
-        f"{name} may not say {topic} of {model or 'everything'}{f' in {environment}' if environment else ''}",
-    )
+    need(may, "not_allowed", f"{name} may not say {topic} of {model or 'everything'} in {environment or 'general'}")
     speaker = SPEAKER.get(topic)
     need(speaker is None or body.get(speaker) == name, "not_allowed", f"signed by {name}, names another as {speaker}")
     if not who["counted"] or topic in UNCOUNTED:
@@ -919,17 +870,10 @@ def check_chain(e: Entry, event: Event, ring: Keyring) -> bytes:
     """The row's hash follows from what the event says, and a chain key has signed it. Returns the payload."""
     chain, payload = e.chain, kernel_payload(e, event)
     digest = hashlib.sha256(payload + bytes.fromhex(chain["prev_hash"] or "")).digest()
-    need(
-        digest.hex() == chain["hash"],
-        "bad_chain_hash",
-        f"its row says {chain['hash']}, its payload gives {digest.hex()}",
-    )
+    need(digest.hex() == chain["hash"], "bad_chain_hash", f"it is {chain['hash']}, its payload gives {digest.hex()}")
     need(chain["id"] == e.statement["ce_id"], "broken_chain", f"the row is about {chain['id']}, the event is another")
-    need(
-        ring.key(chain["signer_id"], "chain") is not None,
-        "unknown_chain_key",
-        f"{chain['signer_id']!r} is no chain key",
-    )
+    known = ring.key(chain["signer_id"], "chain") is not None
+    need(known, "unknown_chain_key", f"{chain['signer_id']!r} is no chain key")
     good = signed_by(ring.public(chain["signer_id"]), digest, base64.b64decode(chain["signature"]))
     need(good, "bad_chain_signature", f"the row is not signed by {chain['signer_id']}")
     return payload
@@ -944,12 +888,7 @@ def kernel_event(e: Entry, payload: bytes, origin: str) -> bytes:
         "eventType": kind,
         "hash": chain["hash"],
         "id": chain["id"],
-        "metadata": {
-            "eventType": kind,
-            "lane": e.lane,
-            "origin": f"{origin}/lanes/{e.lane}",
-            "position": e.position,
-        },
+        "metadata": {"eventType": kind, "lane": e.lane, "origin": f"{origin}/lanes/{e.lane}", "position": e.position},
         "payload": parse_json(payload, "unreadable", "the payload"),
         "prevHash": chain["prev_hash"],
         "signature": chain["signature"],
@@ -967,11 +906,7 @@ def check_place_in_lane(e: Entry, lane: int, position: int, before: Entry | None
     floor = e.append_ms * 1000
     if before is not None or position == 0:
         last = (None, 0) if before is None else (before.chain["hash"], before.chain["ts"])
-        need(
-            e.chain["prev_hash"] == last[0],
-            "broken_chain",
-            f"its previous hash is not {last[0]}, that of the entry before",
-        )
+        need(e.chain["prev_hash"] == last[0], "broken_chain", f"its previous hash is not that before, {last[0]}")
         floor = max(floor, last[1] + 1)
         need(e.chain["ts"] == floor, "bad_time", f"its time is {e.chain['ts']} us, expected {floor}")
     need(e.chain["ts"] >= floor, "bad_time", f"its time is {e.chain['ts']} us, expected at least {floor}")
@@ -989,10 +924,8 @@ def check_certificate(text: bytes, name: str, ring: Keyring) -> None:
         good = signed_by(ring.public(said["issuer"]), pae(CERTIFICATE_TYPE, payload), keyed.get(said["issuer"], b""))
         need(good, code, f"it is not signed by {said['issuer']}")
         need(chain is not None and said["chain_key"] == name, code, f"it is about {said['chain_key']!r}, not {name}")
-        need(
-            chain is not None and said["public_key"] == chain["public_key"], code, f"it certifies another key as {name}"
-        )
-        assert issuer is not None
+        assert issuer is not None and chain is not None
+        need(said["public_key"] == chain["public_key"], code, f"it certifies another key as {name}")
         need(issuer.get("not_before", at) <= at <= issuer.get("not_after", at), code, "its issuer did not count then")
         end = ring.revocations.get(said["issuer"])
         need(end is None or at < end["revoked_at"], code, "its issuer was revoked before")
@@ -1089,134 +1022,131 @@ class Job(NamedTuple):
     heads: dict[int, int]  # sizes that `heads` claims
 
 
-class Lane(NamedTuple):
-    number: int
-    report: Report
-    ring: Keyring | None  # the newest
-    head: Checkpoint | None
-    head_root: bytes | None  # the tree's root at the size that `heads` claims
-    checkpoints: int
-    shown: dict[str, Any]  # what an export may claim of it
-    chain_keys: set[str]
-    void: int
+class Lane:
+    """Sections 2 to 7 for one lane, and what came of it."""
 
-
-def check_lane(job: Job, number: int) -> Lane:
-    """Sections 2 to 7 for one lane."""
-    folder, report, prefix = Folder(job.root), Report(number), f"lanes/{number}"
-    tiles, rings, head, head_root, checkpoints = Tiles(folder, number), {}, None, None, 0
-    state = LaneState(job, number, folder, report)
-    try:
-        need(folder.has(f"{prefix}/checkpoint"), "no_checkpoint", f"{prefix}/checkpoint is not there")
-        note = folder.read(f"{prefix}/checkpoint", MAX_NOTE)
-        # Unverified, and good for one thing only: how far to look for the keyrings that the checkpoint is judged by.
-        end = read_checkpoint(note_lines(note)).size
-        positions = tiles.positions() if job.selection else range(min(end, 256 * tiles.count("entries")))
-        if not job.selection and len(positions) < end:
-            report.add(len(positions), "missing_bundle", f"entries {len(positions)} to {end - 1} are not there")
-        rings = find_keyrings(tiles, positions, job.roots, report)
-        need(bool(rings), "bad_checkpoint", "no keyring in this lane is signed by the root keys: nobody can judge it")
-        head = open_checkpoint(note, f"{job.origin}/lanes/{number}", newest(rings))
-        leaves = check_tree(tiles, head.size, report)
-        if leaves is not None:
-            checkpoints = 1 + check_history(folder, head, newest(rings), leaves, report)
-            head_root = roots_at(leaves, [job.heads.get(number, 0)]).get(job.heads.get(number, 0))
-        for position, raw in entries_at(tiles, positions, None):
-            state.take(position, raw, rings, leaves)
-        state.end(head, positions)
-    except Bad as bad:
-        report.add(None, bad.code, bad.why)
-    ring = newest(rings) if rings else None
-    return Lane(number, report, ring, head, head_root, checkpoints, state.shown, state.chain_keys, state.void)
-
-
-def newest(rings: dict[int, Keyring]) -> Keyring:
-    return rings[max(rings)]
-
-
-def find_keyrings(tiles: Tiles, positions: Sequence[int], roots: Roots, report: Report) -> dict[int, Keyring]:
-    """Section 2: the keyrings by the positions where they were entered, each verified from the root keys on."""
-    rings: dict[int, Keyring] = {}
-    for position, raw in entries_at(tiles, positions, report):
-        if raw is None or b'"topic":"signer.changed"' not in raw:
-            continue
-        try:
-            e = read_entry(raw)
-            schema = Schemas(tiles.folder).of_topic("signer.changed", str(e.statement["schema_sha256"]))
-            ring = next_keyring(str(Datum(e.body).whole(schema)["keyring"]), newest(rings) if rings else None, roots)
-            if not rings or ring is not newest(rings):
-                rings[position] = ring
-        except Bad as bad:
-            report.add(position, bad.code, bad.why)
-    return rings
-
-
-def check_history(folder: Folder, head: Checkpoint, ring: Keyring, leaves: bytes, report: Report) -> int:
-    """The newest checkpoint, and every one that was kept, is of this tree or of a prefix of it: one history."""
-    kept: list[tuple[str, Checkpoint]] = []
-    for path in sorted(folder.files(f"lanes/{report.lane}/checkpoints")):
-        try:
-            kept.append((path, open_checkpoint(folder.read(path, MAX_NOTE), head.origin, ring)))
-            need(path.endswith(f"/{kept[-1][1].size:020d}"), "bad_checkpoint", "its size is not that of its name")
-        except Bad as bad:
-            report.add(None, bad.code, f"{path}: {bad.why}")
-    roots = roots_at(leaves, [head.size, *(old.size for _, old in kept)])
-    for path, old in [("checkpoint", head), *kept]:
-        if old.size > head.size:
-            report.add(None, "rolled_back", f"{path} is of a newer tree than the lane's checkpoint of size {head.size}")
-        elif roots[old.size] != old.root:
-            code = "wrong_root" if old is head else "forked"
-            report.add(
-                None, code, f"{path}: expected root {roots[old.size].hex()}, as the tree has, not {old.root.hex()}"
-            )
-    return len(kept)
-
-
-def entries_at(tiles: Tiles, positions: Sequence[int], report: Report | None) -> Iterator[tuple[int, bytes | None]]:
-    """Positions and entries; None for those that can't be read, which `report` is told (once: None the other time)."""
-    whole = isinstance(positions, range)
-    for at in positions[::256] if whole else positions:
-        width = min(256, len(positions) - at) if whole else 1
-        try:
-            raws: Sequence[bytes | None] = tiles.bundle(at // 256, width) if whole else [tiles.selected(at)]
-        except Bad as bad:
-            if report is not None:
-                report.add(at, bad.code.replace("missing_file", "missing_bundle"), bad.why)
-            raws = [None] * width
-        yield from enumerate(raws, at)
-
-
-class LaneState:
-    """What goes along from entry to entry."""
-
-    def __init__(self, job: Job, number: int, folder: Folder, report: Report) -> None:
-        self.job, self.number, self.report, self.schemas = job, number, report, Schemas(folder)
+    def __init__(self, job: Job, number: int) -> None:
+        self.job, self.number, self.report = job, number, Report(number)
+        self.folder, self.prefix = Folder(job.root), f"lanes/{number}"
+        self.tiles, self.schemas = Tiles(self.folder, number), Schemas(self.folder)
+        self.rings: dict[int, Keyring] = {}  # by the position at which each was entered
+        self.head: Checkpoint | None = None
+        self.leaves: bytes | None = None
+        self.head_root: bytes | None = None  # the tree's root at the size that `heads` claims
         self.vouched: dict[Any, dict[str, Any]] = {}
         self.before: Entry | None = None
-        self.ring: Keyring | None = None
+        self.ring: Keyring | None = None  # in force at the entry that is looked at
         self.completeness = Completeness()
+        rows = f"{self.prefix}/audit-events.jsonl"
+        self.rows = self.folder.lines(rows) if self.folder.has(rows) else None
         self.chain_keys: set[str] = set()
-        self.count = self.void = 0
-        self.shown: dict[str, Any] = {}
-        path = f"lanes/{number}/audit-events.jsonl"
-        self.rows = folder.lines(path) if folder.has(path) else None
+        self.count = self.void = self.checkpoints = 0
+        self.shown: dict[str, Any] = {"lane": number}  # what an export may claim of it
 
-    def take(self, position: int, raw: bytes | None, rings: dict[int, Keyring], leaves: bytes | None) -> None:
+    def check(self) -> Lane:
+        try:
+            self.open()
+        except Bad as bad:
+            self.report.add(None, bad.code, bad.why)
+        except Exception as error:  # noqa: BLE001 - whatever bytes provoke here is named, and other lanes are checked
+            self.report.add(None, "unreadable", f"{type(error).__name__} {str(error)[:80]}")
+        self.leaves, self.rows, self.completeness = None, None, Completeness()  # too large to be handed over
+        self.schemas, self.vouched = Schemas(self.folder), {}
+        return self
+
+    @property
+    def newest(self) -> Keyring:
+        return self.rings[max(self.rings)]
+
+    def open(self) -> None:
+        need(self.folder.has(f"{self.prefix}/checkpoint"), "no_checkpoint", f"{self.prefix}/checkpoint is not there")
+        note = self.folder.read(f"{self.prefix}/checkpoint", MAX_NOTE)
+        # Unverified, and good for one thing only: how far to look for the keyrings that the checkpoint is judged by.
+        size = read_checkpoint(note_lines(note)).size
+        selected = bool(self.job.selection)
+        positions = self.tiles.positions() if selected else range(min(size, 256 * self.tiles.count("entries")))
+        if not selected and len(positions) < size:
+            self.report.add(len(positions), "missing_bundle", f"entries {len(positions)} to {size - 1} are not there")
+        for position, raw in self.entries(positions, self.report):
+            if raw is not None and b'"topic":"signer.changed"' in raw:
+                self.find_keyring(position, raw)
+        need(
+            bool(self.rings),
+            "bad_checkpoint",
+            "no keyring in this lane is signed by the root keys: who could judge it?",
+        )
+        self.head = open_checkpoint(note, f"{self.job.origin}/lanes/{self.number}", self.newest)
+        self.leaves = check_tree(self.tiles, self.head.size, self.report)
+        if self.leaves is not None:
+            self.check_history(self.head, self.leaves)
+        for position, raw in self.entries(positions, None):
+            self.take(position, raw)
+        self.end(self.head, selected)
+
+    def entries(self, positions: Sequence[int], report: Report | None) -> Iterator[tuple[int, bytes | None]]:
+        """Positions and entries; None for those that can't be read, which `report` is told (the first time)."""
+        whole = isinstance(positions, range)
+        for at in positions[::256] if whole else positions:
+            width = min(256, len(positions) - at) if whole else 1
+            try:
+                raws: Sequence[bytes | None] = (
+                    self.tiles.bundle(at // 256, width) if whole else [self.tiles.selected(at)]
+                )
+            except Bad as bad:
+                if report is not None:
+                    report.add(at, bad.code.replace("missing_file", "missing_bundle"), bad.why)
+                raws = [None] * width
+            yield from enumerate(raws, at)
+
+    def find_keyring(self, position: int, raw: bytes) -> None:
+        """Section 2: a keyring that was entered, verified from the root keys on."""
+        try:
+            e = read_entry(raw)
+            schema = self.schemas.of_topic("signer.changed", str(e.statement["schema_sha256"]))
+            before = self.newest if self.rings else None
+            ring = next_keyring(str(Datum(e.body).whole(schema)["keyring"]), before, self.job.roots)
+            if ring is not before:
+                self.rings[position] = ring
+        except Bad as bad:
+            self.report.add(position, bad.code, bad.why)
+
+    def check_history(self, head: Checkpoint, leaves: bytes) -> None:
+        """The newest checkpoint, and every one that was kept, is of this tree or of a prefix of it: one history."""
+        found = [("checkpoint", head)]
+        for path in sorted(self.folder.files(f"{self.prefix}/checkpoints")):
+            try:
+                old = open_checkpoint(self.folder.read(path, MAX_NOTE), head.origin, self.newest)
+                need(path.endswith(f"/{old.size:020d}"), "bad_checkpoint", "its size is not that of its name")
+                found.append((path, old))
+            except Bad as bad:
+                self.report.add(None, bad.code, f"{path}: {bad.why}")
+        claimed = self.job.heads.get(self.number, 0)
+        roots = roots_at(leaves, [claimed, *(old.size for _, old in found)])
+        self.head_root, self.checkpoints = roots.get(claimed), len(found)
+        for path, old in found:
+            if old.size > head.size:
+                self.report.add(None, "rolled_back", f"{path} is newer than the lane's checkpoint of size {head.size}")
+            elif roots[old.size] != old.root:
+                what = f"{path}: the tree has root {roots[old.size].hex()}, not {old.root.hex()}"
+                self.report.add(None, "wrong_root" if old is head else "forked", what)
+
+    def take(self, position: int, raw: bytes | None) -> None:
+        """Sections 5 and 6 for one entry, and the material for section 7."""
         before, self.before = self.before, None
         row = next(self.rows, b"") if self.rows is not None else None
         if raw is None:
             return
         self.count += 1
         try:
-            if leaves is not None and leaves[32 * position : 32 * position + 32] != leaf_hash(raw):
-                self.report.add(position, "changed_entry", "its bytes do not have the leaf hash that the tree holds")
+            if self.leaves is not None and self.leaves[32 * position : 32 * position + 32] != leaf_hash(raw):
+                what = "its bytes do not have the leaf hash that the tree holds"
+                self.report.add(position, "changed_entry", what)
             e = self.before = read_entry(raw)
             check_place_in_lane(
                 e, self.number, position, before if before and before.position == position - 1 else None
             )
-            event = self.judge(e, rings.get(position))
-            assert self.ring is not None
-            payload = check_chain(e, event, self.ring)
+            event, ring = self.judge(e, self.rings.get(position))
+            payload = check_chain(e, event, ring)
             check_selected(e, self.job.selection)
             same = row is None or row == kernel_event(e, payload, self.job.origin)
             need(same, "changed_row", "its line in audit-events.jsonl is not what it gives")
@@ -1225,35 +1155,39 @@ class LaneState:
         except Bad as bad:
             self.report.add(position, bad.code, bad.why)
             return
-        except Exception as error:  # noqa: BLE001 - whatever bytes provoke here, they are named and the rest is checked
+        except Exception as error:  # noqa: BLE001 - whatever bytes provoke here is named, and the rest is checked
             self.report.add(position, "unreadable", f"{type(error).__name__} {str(error)[:80]}")
             return
-        end = newest(rings).revocations.get(e.statement["signer"])
+        end = self.newest.revocations.get(e.statement["signer"])
         self.void += end is not None and end["positions"].get(str(self.number), position + 1) <= position
         self.chain_keys.add(e.chain["signer_id"])
         self.shown["last"] = {"position": position, "event_id": e.statement["ce_id"]}
         self.shown.setdefault("first", self.shown["last"])
 
-    def judge(self, e: Entry, own: Keyring | None) -> Event:
+    def judge(self, e: Entry, own: Keyring | None) -> tuple[Event, Keyring]:
         """By the keyring that the lane had before; a keyring's own messenger also by the one that it brings."""
         before, self.ring = self.ring, own or self.ring
-        need(self.ring is not None, "no_keyring", "no keyring is in the lane yet, so no signature can be judged")
-        assert self.ring is not None
+        if self.ring is None:
+            raise Bad("no_keyring", "no keyring is in the lane yet, so no signature can be judged")
         try:
-            return check_event(e, before or self.ring, self.job.lanes, self.schemas, self.vouched)
+            return check_event(e, before or self.ring, self.job.lanes, self.schemas, self.vouched), self.ring
         except Bad:
             if own is None or before is None:
                 raise
-        return check_event(e, own, self.job.lanes, self.schemas, self.vouched)
+        return check_event(e, own, self.job.lanes, self.schemas, self.vouched), self.ring
 
-    def end(self, head: Checkpoint, positions: Sequence[int]) -> None:
+    def end(self, head: Checkpoint, selected: bool) -> None:
         self.completeness.end(self.report)
         if self.rows is not None and next(self.rows, None) is not None:
             self.report.add(None, "changed_row", "audit-events.jsonl has more rows than there are entries")
-        self.shown |= {"lane": self.number, "size": head.size, "root": base64.b64encode(head.root).decode()}
-        self.shown |= {"count": self.count, "shows": "a selection" if self.job.selection else "all"}
+        self.shown |= {"size": head.size, "root": base64.b64encode(head.root).decode()}
+        self.shown |= {"count": self.count, "shows": "a selection" if selected else "all"}
         if self.before is not None and self.before.position == head.size - 1:
             self.shown["head_hash"] = self.before.chain["hash"]
+
+
+def check_lane(job: Job, number: int) -> Lane:
+    return Lane(job, number).check()
 
 
 def check_selected(e: Entry, selection: dict[str, Any]) -> None:
@@ -1314,7 +1248,7 @@ def check_export(folder: Folder, export: Export, lanes: list[Lane], ring: Keyrin
         report.add(None, "unlisted_file", f"{path[:200]!r} is in the folder, and the export does not name it")
     for path, said in sorted(files.items()):
         try:
-            same = hashlib.sha256(folder.read(path, said["bytes"])).hexdigest() == said.get("sha256")
+            same = folder.sha256(path, said["bytes"]) == said.get("sha256")
             need(same, "changed_file", f"{path} is not the file that the export names")
         except Bad as bad:
             report.add(None, bad.code, bad.why)
@@ -1343,6 +1277,8 @@ def check_heads(folder: Folder, job: Job, lanes: list[Lane], ring: Keyring) -> N
         f"expected the heads of {job.lanes} lanes",
     )
     for lane in lanes:
+        if lane.number >= job.lanes:
+            continue  # no lane of this log, which is named already
         words = lines[3 + lane.number].split(" ")
         need(words[:2] == ["lane", str(lane.number)] and len(words) == 4, code, "its lanes are not in order")
         size, root = read_head(words[2], words[3])
@@ -1426,7 +1362,7 @@ def verify(path: str, roots: Roots, origin: str | None, lanes: int | None, proce
     for lane_ in done:
         report.problems += lane_.report.problems
         report.open += lane_.report.open
-    ring = max((lane_.ring for lane_ in done if lane_.ring), key=lambda ring: ring.version, default=None)
+    ring = max((lane_.newest for lane_ in done if lane_.rings), key=lambda ring: ring.version, default=None)
     if ring is not None:
         bare = check_companions(folder, ring, {name for lane_ in done for name in lane_.chain_keys}, report)
         unsure += [f"a certificate of the chain key {name}: none is here; the keyring names the key" for name in bare]
@@ -1484,7 +1420,8 @@ def summary(r: dict[str, Any], roots: Roots, inside: bool) -> str:
         where = " ".join(f"{what} {p[what]}" for what in ("lane", "position") if p[what] is not None) or "folder"
         lines.append(f"PROBLEM {where}: {p['code']}: {p['detail']}")
     lines.append("Everything verifies." if r["ok"] else f"{len(r['problems'])} problem(s): this does NOT verify.")
-    return "\n".join(lines)
+    # Nothing that the folder says may speak to the terminal.
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
 
 
 def main() -> int:
