@@ -14,6 +14,12 @@ import pytest
 from ai_infra.cli.output import duration, plain, progress, rows, show, show_line, stack
 
 
+@pytest.fixture(autouse=True)
+def no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has said how wide the output is; the workers of pytest-xdist would."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 class Kind(StrEnum):
     GOOD = "good"
 
