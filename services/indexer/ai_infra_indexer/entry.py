@@ -156,7 +156,7 @@ def decode(raw: bytes) -> Entry:
     try:
         header = orjson.loads(line)
         chain = header["chain"]
-        if header.keys() != _KEYS or chain.keys() != _CHAIN_KEYS or header["v"] != VERSION:
+        if header.keys() != _KEYS or chain.keys() != _CHAIN_KEYS or _int(header["v"]) != VERSION:
             raise MalformedEntry(f"expected version {VERSION} with keys {sorted(_KEYS)}; got {sorted(header)}")
         if orjson.dumps(header, option=orjson.OPT_SORT_KEYS) != line:
             raise MalformedEntry("the header is not in canonical form: two spellings of one entry would be two entries")

@@ -198,6 +198,7 @@ INSIDE = [
                 lambda f: f.edit_entry(1, 5, lambda h: h.update(statement=[1])),
             ),
             "a topic that is a number": ("malformed_event", lambda f: f.edit_entry(1, 5, stated(topic=7))),
+            "a version that is true": ("malformed_entry", lambda f: f.edit_entry(1, 5, lambda h: h.update(v=True))),
             "an entry of version 2": ("malformed_entry", lambda f: f.edit_entry(1, 5, lambda h: h.update(v=2))),
             "a second spelling of an entry": (
                 "malformed_entry",
