@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -32,8 +33,10 @@ from ai_infra_indexer.inputs import Around
 from ai_infra_indexer.lane import Lane
 from ai_infra_indexer.loop import Indexer, placed
 from ai_infra_indexer.order import Source
+from ai_infra_indexer.projecting import ProjectionWatch
 from ai_infra_indexer.publish import Publisher, read_position
 from ai_infra_indexer.replay import LaneVerifier
+from ai_infra_indexer.reprojection import Reprojected, reproject
 from ai_infra_indexer.retention import RetentionWatch
 from ai_infra_indexer.store import Connection, read_offsets
 from ai_infra_indexer.taking import take
@@ -57,6 +60,7 @@ def main(settings: Settings, stop: threading.Event) -> int:
         completeness = CompletenessWatch(settings, lambda: open_connection(settings))
         indexer = build(process, completeness)
         process.keys_open = True
+        projection = ProjectionWatch(indexer.held, lambda: open_connection(settings), anew(settings))
         retention = RetentionWatch(settings, indexer.held, lambda: open_connection(settings))
         process.checks.update(
             {
@@ -64,6 +68,7 @@ def main(settings: Settings, stop: threading.Event) -> int:
                 "lanes": indexer.check_lanes,
                 "finality": indexer.check_finality,
                 "retention": retention.check,
+                "projection": projection.check,
             }
         )
         # Batches are many thousand small objects and none of them is in a cycle: to look for cycles in them, and in all
@@ -73,11 +78,13 @@ def main(settings: Settings, stop: threading.Event) -> int:
         gc.set_threshold(GC_THRESHOLD, 20, 20)
         log.info("service up", service=NAME, origin=settings.log.origin, lanes=settings.log.lanes)
         retention.start()
+        projection.start()
         completeness.start(indexer.held)
         try:
             indexer.run(stop)
         finally:
             retention.close()
+            projection.close()
             completeness.close()
 
     return keep_running(NAME, SAYS, settings, stop, serve)
@@ -113,6 +120,18 @@ def build(process: ServiceProcess, completeness: CompletenessWatch) -> Indexer:
     log.info("keys open", audit=taker.audit.key_id, chain=taker.chain.key_id, keyring=keyring.version)
     config = {**group_config(settings, group_of(NAME)), "enable.partition.eof": True}
     return Indexer(config, SERVICE_INPUTS[NAME], taker, finality, process.turn)
+
+
+def anew(settings: Settings) -> Callable[[int], Reprojected]:
+    """What projects a lane anew, beside its live rows."""
+    reader = BucketReader(ObjectStore(settings), f"s3://{settings.objects.archive_bucket}")
+    roots, lanes = load_roots(settings), settings.log.lanes
+
+    def lane_anew(lane: int) -> Reprojected:
+        archived = ArchivedLane(reader, settings.log.origin, lane)
+        return reproject(settings.database.url, archived, roots=roots, lanes=lanes)
+
+    return lane_anew
 
 
 def open_connection(settings: Settings) -> Connection:

@@ -22,10 +22,13 @@ from ai_infra_indexer.exceptions import LaneLost, ProjectionRefused
 from ai_infra_indexer.history import Finding, Judgement, Known, Number, Verdict, number_of
 from ai_infra_indexer.order import Source
 from ai_infra_indexer.projection import RowChange, project
+from ai_infra_indexer.projection.version import PROJECTION
 from ai_infra_indexer.refusals import Refusal, note_refusals
 from ai_infra_indexer.sequence import Head, Line
 
 Connection = psycopg.Connection[Any]
+
+PROJECTION_REFUSED: Final = "projection_refused"  # the kind of finding
 
 # What the data is to blame for. A limit (a name too long for its index) is one too: it would be met again and again.
 _REFUSES: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
@@ -117,9 +120,19 @@ def append(
     """One transaction: the head from `head` to `after`, and everything that these lines bring. Raises LaneLost."""
     with connection.transaction():
         moved = connection.execute(
-            "UPDATE lanes SET size = %s, head_hash = %s, last_ts_us = %s "
-            "WHERE lane = %s AND size = %s AND head_hash = %s",
-            (after.size, after.head_hash, after.last_ts_us, head.lane, head.size, head.head_hash),
+            "UPDATE lanes SET size = %(size)s, head_hash = %(hash)s, last_ts_us = %(ts)s, projection = "
+            # Rows of one projection stay so; what another one adds to them makes them rows of none.
+            "CASE WHEN size = 0 THEN %(ours)s WHEN abs(projection) = %(ours)s THEN projection ELSE 0 END "
+            "WHERE lane = %(lane)s AND size = %(old_size)s AND head_hash = %(old_hash)s",
+            {
+                "size": after.size,
+                "hash": after.head_hash,
+                "ts": after.last_ts_us,
+                "ours": PROJECTION,
+                "lane": head.lane,
+                "old_size": head.size,
+                "old_hash": head.head_hash,
+            },
         )
         if moved.rowcount != 1:
             raise LaneLost(
@@ -128,23 +141,19 @@ def append(
             )
         first_new = dict.fromkeys(known.ids), dict.fromkeys(known.numbers)
         judged = [(line, known.judge(line.event, line.position)) for line in lines]
-        refused = _project(connection, head.lane, judged)
+        refused = project_lines(connection, head.lane, judged)
         verdicts = {line.position: refused.get(line.position, (j.verdict,))[0] for line, j in judged}
         findings = [finding for _, judgement in judged for finding in judgement.findings]
-        for line, _ in judged:
-            # A finding about a finding would be refused as that one was, and so on for ever: its verdict tells it.
-            if line.position in refused and line.event.type != AuditFinding.TOPIC:
-                detail = refused[line.position][1]
-                findings.append(Finding(line.position, "projection_refused", line.event.type, line.event.id, detail))
+        findings += refusal_findings(lines, refused)
         copy_log(connection, head, [line for line, _ in judged], verdicts)
         copy_history(connection, head.lane, judged, first_new)
-        _write_findings(connection, head.lane, findings)
+        write_findings(connection, head.lane, findings)
         note_refusals(connection, head.lane, refusals)
         _write_offsets(connection, head.lane, offsets)
     return Appended(after, verdicts, tuple(findings))
 
 
-def _project(
+def project_lines(
     connection: Connection, lane: int, judged: Sequence[tuple[Line, Judgement]]
 ) -> dict[int, tuple[Verdict, str]]:
     """Applies what the entries mean; returns those whose projection was refused, and why."""
@@ -158,6 +167,16 @@ def _project(
         except (ProjectionRefused, ValueError, TypeError, KeyError, OverflowError) as error:
             refused[line.position] = (Verdict.REFUSED, f"{type(error).__name__}: {error}")
     return refused | _apply(connection, lane, changes)
+
+
+def refusal_findings(lines: Sequence[Line], refused: Mapping[int, tuple[Verdict, str]]) -> list[Finding]:
+    """What is to be said of lines whose projection was refused."""
+    return [
+        Finding(line.position, PROJECTION_REFUSED, line.event.type, line.event.id, refused[line.position][1])
+        for line in lines
+        # A finding about a finding would be refused as that one was, and so on for ever: its verdict tells it.
+        if line.position in refused and line.event.type != AuditFinding.TOPIC
+    ]
 
 
 def _apply(
@@ -183,7 +202,8 @@ def _why(error: psycopg.Error) -> str:
     return f"{type(error).__name__} ({error.sqlstate}): {error.diag.message_primary or ''}"
 
 
-def _write_findings(connection: Connection, lane: int, findings: Sequence[Finding]) -> None:
+def write_findings(connection: Connection, lane: int, findings: Sequence[Finding]) -> None:
+    """Write down what an auditor should know."""
     for finding in findings:
         producer, epoch, seq = finding.number or (None, None, None)
         connection.execute(

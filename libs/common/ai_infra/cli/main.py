@@ -44,7 +44,7 @@ _KNOWN: Final[tuple[tuple[str, str, str], ...]] = (
     ("groups", "groups", "Consumer groups: show, move, resume after a halt."),
     ("lag", "lag", "How far each service is behind."),
     ("dlq", "dlq", "Dead letters: list, show, redrive, discard."),
-    ("db", "db", "The projection's database: migrate, status."),
+    ("db", "db", "The projection's database: migrate, status, reproject."),
     ("keys", "keys", "Keys, roles and the keyring."),
     ("job", "job", "Submit and follow trainings."),
     ("train", "train", "Train here and record it."),
@@ -67,7 +67,7 @@ _HELP: Final = {name: text for name, _, text in _KNOWN}
 _MODULES: Final = {name: f"{__package__}.{module}" for name, module, _ in _KNOWN}
 # Of these there is one source, so nothing else has to be loaded to run them.
 _OWN: Final = frozenset(
-    "status doctor dev run events topics schemas groups lag dlq db keys".split()  # noqa: SIM905 - a line of words
+    "status doctor dev run events topics schemas groups lag dlq keys".split()  # noqa: SIM905 - a line of words
 )
 
 

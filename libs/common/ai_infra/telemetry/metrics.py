@@ -138,6 +138,8 @@ INDEXER_FINDINGS: Final = Counter("ai_infra_indexer_findings_total", "Findings s
 INDEXER_WITHHELD: Final = Gauge("ai_infra_indexer_withheld_events", "Events withheld from the log.", ["lane"])
 # How far the oldest unread input has got towards its deletion, 0..1. Alarm at 0.5.
 INDEXER_RETENTION_USED: Final = Gauge("ai_infra_indexer_retention_used_ratio", "Towards losing input.", ["lane"])
+# 1 where a lane's rows were made by another projection than the program's: `ai-infra db reproject`.
+INDEXER_PROJECTION_OUTDATED: Final = Gauge("ai_infra_indexer_projection_outdated", "Rows to make anew.", ["lane"])
 
 # --- HTTP, serving and drift, by the names of the seeds' dashboards ---------------------------------------------------
 

@@ -6,6 +6,7 @@ from ai_infra_indexer.cli.complete import complete
 from ai_infra_indexer.cli.export import export
 from ai_infra_indexer.cli.proof import prove
 from ai_infra_indexer.cli.rebuild import rebuild_command
+from ai_infra_indexer.cli.reproject import db
 from ai_infra_indexer.cli.witness import witness
 
 audit.command()(prove)
@@ -14,4 +15,4 @@ audit.command()(complete)
 audit.command()(export)
 audit.command()(witness)
 
-commands = {"audit": audit, "rebuild": rebuild_command}
+commands = {"audit": audit, "db": db, "rebuild": rebuild_command}
