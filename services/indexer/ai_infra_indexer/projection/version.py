@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-PROJECTION: Final = 2
+PROJECTION: Final[int] = 2
 """1: until each production was kept for itself. 2: with `productions`."""
 
 TABLES: Final = (
