@@ -84,6 +84,7 @@ class Lane:
         self._backlog: list[tuple[Source, int, Record]] = []
         self._written = dict(offsets)
         self._touched: set[Source] = set()
+        self._held_back: set[Source] = set()  # sources of which something that was read was waiting at the last write
         self._gate: tuple[Record, Mapping[Source, int]] | None = None
         self._refusals: list[Refusal] = []
 
@@ -177,6 +178,7 @@ class Lane:
         self._handover.offer(lines)
         self._written.update(offsets)
         if last:
+            self._held_back = self._holding()
             self._touched.clear()
         metrics.INDEXER_ENTRIES.labels(str(self.number)).inc(len(lines))
         metrics.INDEXER_POSITION.labels(str(self.number), "projected").set(after.size)
@@ -261,10 +263,14 @@ class Lane:
         if refusal is not None:
             self._refusals.append(refusal)
 
+    def _holding(self) -> set[Source]:
+        """Sources of which something that was read waits: for a keyring that is being entered, or for a cause."""
+        return {source for source, _, _ in self._backlog} | self._order.sources()
+
     def _offsets(self) -> dict[Source, int]:
         """Where reading must go on after a restart, where that has changed."""
         offsets: dict[Source, int] = {}
-        for source in self._touched | {s for s, _, _ in self._backlog} | self._order.sources():
+        for source in self._touched | self._held_back | self._holding():
             held = [offset for s, offset, _ in self._backlog if s == source]
             lowest = self._order.lowest_held(source)
             if lowest is not None:

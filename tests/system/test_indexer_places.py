@@ -1,0 +1,120 @@
+"""Where a lane goes on reading, in a real database: behind everything that it has done with, whatever held it back."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai_infra.errors import AiInfraError
+from ai_infra.events.event import Cause, Record
+from ai_infra.events.generated import JobStatusKind
+from ai_infra.readmodel import connect, migrate
+from ai_infra.settings import Settings
+from ai_infra.trust.ed25519 import read_private_key
+from ai_infra.trust.keyring_files import latest_keyring
+from ai_infra.trust.keyrings import Keyrings
+from ai_infra.trust.signers import LocalSigner
+from ai_infra_indexer.handover import Handover
+from ai_infra_indexer.lane import Lane
+from ai_infra_indexer.order import Source
+from ai_infra_indexer.replay import LaneVerifier
+from ai_infra_indexer.store import ensure_lane, read_head, read_offsets
+
+_spec = importlib.util.spec_from_file_location(
+    "indexer_voices", Path(__file__).parent.parent / "unit/indexer/conftest.py"
+)
+assert _spec is not None
+assert _spec.loader is not None
+voices = sys.modules.get("indexer_voices") or importlib.util.module_from_spec(_spec)
+if "indexer_voices" not in sys.modules:
+    sys.modules["indexer_voices"] = voices
+    _spec.loader.exec_module(voices)
+
+
+class Around:
+    """The process around a lane: a broadcast topic with these records, and inputs that end where they are said to."""
+
+    def __init__(self) -> None:
+        self.broadcast: list[Record] = []
+        self.end: dict[Source, int] = {}
+        self.dead: list[str] = []
+
+    def broadcasts(self, after: Mapping[str, int]) -> list[Record]:
+        return [record for record in self.broadcast if record.offset >= after.get(record.topic, 0)]
+
+    def catch_up(self) -> None: ...
+
+    def ends(self, lane: int) -> Mapping[Source, int]:
+        return self.end
+
+    def dead_letter(self, record: Record, error: AiInfraError) -> None:
+        self.dead.append(error.code)
+
+    def flush_dead_letters(self) -> None: ...
+
+
+@pytest.fixture
+def place(settings: Settings, database: str) -> Any:
+    """(world, around, connection, lane): a lane that has read nothing."""
+    directory = settings.keys.dir
+    assert directory is not None
+    keyring = latest_keyring(directory)
+    assert keyring is not None
+    signers = {
+        path.stem: LocalSigner(path.stem, read_private_key(path.read_text(), path.stem))
+        for path in (directory / "private").glob("*.key")
+    }
+    world, around = voices.World(keyring, keyring.roots, signers), Around()
+    origin = f"example.org/log/lanes/{world.lane}"
+    migrate(database)
+    with connect(database, autocommit=True) as connection:
+        ensure_lane(connection, world.lane, origin)
+        verifier = LaneVerifier(Keyrings(keyring.roots), voices.LANES)
+        handover = Handover(world.lane, origin, 1 << 20)
+        head = read_head(connection, world.lane)
+        yield world, around, connection, Lane(connection, head, {}, verifier, world.chain(), around, handover)
+
+
+def places(connection: Any, world: Any) -> dict[str, int]:
+    return {topic: offset for (topic, _), offset in read_offsets(connection, world.lane).items()}
+
+
+def behind(records: list[Record]) -> dict[str, int]:
+    return {record.topic: record.offset + 1 for record in records}
+
+
+def test_what_was_read_before_the_keyring_is_behind_once_it_is_sequenced(place: Any) -> None:
+    world, around, connection, lane = place
+    keyring = world.keyring_record()
+    story = world.story()
+    around.broadcast = [keyring]
+    for record in story:
+        lane.offer(record)
+    while lane.turn():
+        pass
+    assert lane.head.size == 1 + len(story)
+    assert places(connection, world) == behind([keyring, *story])
+
+
+def test_what_waited_for_its_cause_is_behind_once_it_is_sequenced(place: Any) -> None:
+    world, around, connection, lane = place
+    around.broadcast = [world.keyring_record()]
+    lane.turn()
+    cause = world.say("orchestrator", world.queued())
+    cause_id = dict(cause.headers)["ce_id"].decode()
+    effect = world.say("trainer", world.status(JobStatusKind.QUEUED), causes=[Cause(cause_id, world.lane)])
+    around.end = {(cause.topic, world.lane): cause.offset + 1, (effect.topic, world.lane): effect.offset + 1}
+    lane.offer(effect)
+    lane.turn()
+    assert (lane.head.size, lane.waiting) == (1, 1)
+    assert places(connection, world).get(effect.topic, 0) <= effect.offset  # a restart reads it again
+    lane.offer(cause)
+    lane.turn()
+    assert (lane.head.size, lane.waiting) == (3, 0)
+    held = places(connection, world)
+    assert (held[cause.topic], held[effect.topic]) == (cause.offset + 1, effect.offset + 1)
