@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tests.system.test_indexer_log import Town
 
+from ai_infra.cli.vitals import examine
 from ai_infra.devstack import Stack
 from ai_infra.devstack.waiting import wait_until
 from ai_infra.events.generated import JobStatusKind
@@ -83,6 +84,11 @@ def test_a_withheld_event_is_found_said_once_and_gone_when_it_comes_after_all(to
         ),
         PATIENCE,
     )
+
+    told = examine(town.settings).findings
+    assert [f.next for f in told if f.subject == f"lane {lane}" and "withheld" in f.what] == [
+        f"ai-infra audit complete --lane {lane}"
+    ]
 
     # Another that watches finds the same, and sees that it is said already.
     watch = CompletenessWatch(town.settings, lambda: connect(town.settings.database.url, autocommit=True))

@@ -28,6 +28,7 @@ from ai_infra.trust.keyring import Keyring
 
 BEHIND_SECONDS: Final = 60.0  # an input that waits longer than that isn't being worked on as it should
 NOT_FINAL_SECONDS: Final = 300.0  # a checkpoint is made every few seconds; minutes mean that the archive is away
+FINDINGS_DAYS: Final = 7
 KEY_ENDS_DAYS: Final = 30
 DELEGATION_SHARE: Final = 0.25  # renewed at half; below a quarter the signing service has been away for long
 CATCH_UP_SECONDS: Final = 15.0
@@ -261,6 +262,9 @@ def _postgres(settings: Settings, vitals: Vitals) -> None:
         vitals.problem("Postgres", str(error), "ai-infra db migrate")
     with ReadModel(settings.database.url) as model, suppress(MigrationError):  # said above
         vitals.lanes = model.lanes()
+        for number, kind, count in model.grave_findings(vitals.time - timedelta(days=FINDINGS_DAYS)):
+            what = f"{count} finding{'' if count == 1 else 's'} of the last {FINDINGS_DAYS} days: {kind}"
+            vitals.remark(f"lane {number}", what, f"ai-infra audit complete --lane {number}")
     for lane in vitals.lanes:
         missing = lane.size - lane.checkpoint_size
         # Both: a quiet lane has an old checkpoint and nothing that it lacks; a busy one has news that is seconds old.

@@ -44,6 +44,11 @@ SELECT l.lane, l.origin, l.size, l.head_hash,
 FROM lanes l JOIN lane_progress p USING (lane) ORDER BY l.lane
 """
 
+_GRAVE: Final = """
+SELECT lane_of, kind, count(*) AS count FROM said_findings
+WHERE kind IN ('withheld', 'equivocation') AND at > %s GROUP BY lane_of, kind ORDER BY lane_of, kind
+"""
+
 # Up: what the thing came from. Down: what came from it. Each edge once, nearest first.
 _LINEAGE: Final = """
 WITH RECURSIVE walk AS (
@@ -230,6 +235,11 @@ class ReadModel:
 
     def findings(self, *, lane: int | None = None, limit: int = DEFAULT_LIMIT) -> list[FindingRow]:
         return self._list(FindingRow, "findings", {"lane": lane}, "lane, position", limit)
+
+    def grave_findings(self, since: datetime) -> list[tuple[int, str, int]]:
+        """(lane, kind, how many) of withheld events and equivocations that were said since."""
+        rows = self._rows(_GRAVE, (since,))
+        return [(row["lane_of"], row["kind"], row["count"]) for row in rows]
 
     # --- how ----------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from ai_infra.bus.kafka.admin import KafkaAdmin
 from ai_infra.bus.kafka.topics import input_partitions
 from ai_infra.bus.kafka.unread import first_unread
 from ai_infra.errors import AiInfraError
-from ai_infra.events.generated import AuditFinding, FindingKind, ProducerHeartbeat
+from ai_infra.events.generated import AuditFinding, FindingKind
 from ai_infra.events.identifiers import consequence_id
 from ai_infra.settings import Settings
 from ai_infra.telemetry import metrics
@@ -43,12 +43,8 @@ SELECT producer, epoch, min(seq), max(seq) FROM (
     FROM producer_events WHERE lane = %s AND position < %s) numbered
 GROUP BY producer, epoch, island
 """
-_BEATS: Final = """
-SELECT DISTINCT ON (producer, epoch) position, entry FROM entries
-WHERE lane = %s AND position < %s AND type = %s ORDER BY producer, epoch, position DESC
-"""
 _NEWS: Final = """
-SELECT position, producer, epoch, seq, CASE WHEN type = %s THEN entry END FROM entries
+SELECT position, producer, epoch, seq FROM entries
 WHERE lane = %s AND position >= %s AND producer IS NOT NULL ORDER BY position LIMIT %s
 """
 _REFUSED: Final = """
@@ -182,38 +178,21 @@ class CompletenessWatch:
 
     def _read(self, connection: Connection, lane: int) -> _Lane:
         """What is in the lane as of now."""
-        known = self._lanes.get(lane)
         row = connection.execute("SELECT size FROM lanes WHERE lane = %s", (lane,)).fetchone()
         size = row[0] if row is not None else 0
+        known = self._lanes.get(lane)
         if known is None or known.next_position > size:  # the database was replaced by an older one
-            known = _Lane(size)
-            ranges: dict[_Counter, list[tuple[int, int]]] = {}
-            for producer, epoch, first, last in connection.execute(_RANGES, (lane, size)):
-                ranges.setdefault((producer, epoch), []).append((first, last))
-            known.counters = {counter: Numbers(found) for counter, found in ranges.items()}
-            for position, raw in connection.execute(_BEATS, (lane, size, ProducerHeartbeat.TOPIC)).fetchall():
-                self._beat(known, position, bytes(raw))
-            self._lanes[lane] = known
-            return known
-        while True:
-            rows = connection.execute(_NEWS, (ProducerHeartbeat.TOPIC, lane, known.next_position, _CHUNK)).fetchall()
-            for position, producer, epoch, seq, beat in rows:
+            known = self._lanes[lane] = _from_history(connection, lane, size)
+        while known.next_position < size:
+            rows = connection.execute(_NEWS, (lane, known.next_position, _CHUNK)).fetchall()
+            for _, producer, epoch, seq in rows:
                 known.counters.setdefault((producer, epoch), Numbers()).add(seq)
-                if beat is not None:
-                    self._beat(known, position, bytes(beat))
-            if len(rows) < _CHUNK:
-                known.next_position = size
-                return known
-            known.next_position = rows[-1][0] + 1
-
-    def _beat(self, known: _Lane, position: int, raw: bytes) -> None:
-        said = said_in(raw, self._settings.log.lanes)
-        if said.beat is not None and said.producer is not None:
-            counter = (said.producer, said.beat[0])
-            numbers = known.counters.setdefault(counter, Numbers())
-            if said.beat[1] > numbers.named:
-                numbers.name(said.beat[1])
-                known.named_by[counter] = position
+            known.next_position = rows[-1][0] + 1 if len(rows) == _CHUNK else size
+        named = connection.execute("SELECT producer, epoch, seq, position FROM heartbeats WHERE lane = %s", (lane,))
+        for producer, epoch, seq, position in named:
+            known.counters.setdefault((producer, epoch), Numbers()).name(seq)
+            known.named_by[producer, epoch] = position
+        return known
 
     def _passed(self, barrier: Mapping[Source, int], offsets: Mapping[Source, int]) -> bool:
         """Whether everything before the barrier was read. Offsets alone can't say it: markers take some too."""
@@ -267,3 +246,11 @@ class CompletenessWatch:
                 # What was seen last stays on show: an outage makes nothing complete.
                 log.warning("completeness not looked at", why=str(error))
             self._stop.wait(LOOK_SECONDS)
+
+
+def _from_history(connection: Connection, lane: int, size: int) -> _Lane:
+    """A lane up to here, by what is never pruned."""
+    ranges: dict[_Counter, list[tuple[int, int]]] = {}
+    for producer, epoch, first, last in connection.execute(_RANGES, (lane, size)):
+        ranges.setdefault((producer, epoch), []).append((first, last))
+    return _Lane(size, {counter: Numbers(found) for counter, found in ranges.items()})
