@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
 import secrets
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ai_infra.cli import main as program
 from ai_infra.devstack import Stack
 from ai_infra.events.generated import ArtifactProduced, JobStatusKind
 from ai_infra.objects.reader import open_store
@@ -356,6 +358,43 @@ def test_the_indexer_projects_a_small_lane_anew_by_itself_and_tells_of_a_large_o
     assert live.projection() == PROJECTION
     large.look()
     assert large.check() is None
+
+
+@pytest.fixture
+def ai_infra(
+    live: LiveLane, stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Any:
+    """Runs a command with --json on the live lane's database."""
+    for name, value in {**stack.env(), "AI_INFRA_DATABASE_URL": live.url}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Any:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            program.main([*arguments, "--json"])
+        out, err = capsys.readouterr()
+        assert not ended.value.code, out + err
+        return json.loads(out)
+
+    return call
+
+
+def test_the_command_makes_lanes_with_older_rows_anew_and_others_only_where_it_is_told_to(
+    live: LiveLane, ai_infra: Any
+) -> None:
+    right = live.digests()
+    live.as_an_older_projection_had_it()
+    said = ai_infra("db", "reproject")
+    assert said["projection"] == PROJECTION
+    assert said["before"] == [{"lane": live.lane, "size": 507, "projection": 1}]
+    assert [(one["lane"], one["entries"]) for one in said["lanes"]] == [(live.lane, 507)]
+    assert live.digests() == right
+    assert ai_infra("db", "reproject")["lanes"] == []
+    with connect(live.url, autocommit=True) as connection:
+        connection.execute("UPDATE jobs SET status = 'a hand did this' WHERE lane = %s", (live.lane,))
+    assert ai_infra("db", "reproject", "--lane", str(live.lane), "--force")["lanes"][0]["rows_changed"] > 100
+    assert live.digests() == right
 
 
 def test_every_table_of_lanes_is_either_of_the_log_or_of_the_projection(live: LiveLane) -> None:

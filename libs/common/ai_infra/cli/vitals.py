@@ -32,6 +32,7 @@ FINDINGS_DAYS: Final = 7
 KEY_ENDS_DAYS: Final = 30
 DELEGATION_SHARE: Final = 0.25  # renewed at half; below a quarter the signing service has been away for long
 CATCH_UP_SECONDS: Final = 15.0
+_MENDED_BY: Final = {"projection": "ai-infra db reproject"}  # checks of /readyz that a command mends
 
 if TYPE_CHECKING:
     from ai_infra.readmodel.rows import LaneRow  # its room needs psycopg, which a producer's installation doesn't have
@@ -225,7 +226,8 @@ def _judge(settings: Settings, vitals: Vitals, service: ServiceVitals, mine: lis
     for replica in service.replicas:
         if replica.status != "ok":
             why = "; ".join(f"{check}: {reason}" for check, reason in replica.reasons.items())
-            vitals.problem(replica.name, f"{replica.status} ({why})", f"ai-infra dev logs {replica.name}")
+            then = _MENDED_BY.get(next(iter(replica.reasons), ""), f"ai-infra dev logs {replica.name}")
+            vitals.problem(replica.name, f"{replica.status} ({why})", then)
     lives = [r.delegation_seconds for r in service.replicas if r.delegation_seconds is not None]
     if lives:
         service.delegation_seconds = min(lives)
