@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
+from typing import Final
 
 from ai_infra.bus.run import run_service
 from ai_infra.bus.service import Service
@@ -20,13 +21,15 @@ from ai_infra_canary.decide import RULES, decide
 from ai_infra_canary.state import Deployment, RevokedArtifact, Rollout
 from ai_infra_canary.verification import PromotionKeys
 
+LISTENS: Final = (PromotionDecided, ArtifactRevoked)
+
 
 def build(_settings: Settings) -> Service:
     """The canary, ready to be run."""
     keys = PromotionKeys()
     return Service(
         name="canary",
-        listens=(PromotionDecided, ArtifactRevoked),
+        listens=LISTENS,
         says=(DeploymentChanged, CanaryStatus, EventRefused, ProducerHeartbeat),
         decide=partial(decide, promotion_keys=keys.of),
         rules=RULES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Final
 
 from ai_infra.bus.run import run_service
 from ai_infra.bus.service import Service, WorkKind
@@ -41,6 +42,17 @@ from ai_infra_promoter.state import RECORDS
 from ai_infra_promoter.threshold import StaticThreshold
 from ai_infra_promoter.verification import ManifestVerification
 
+LISTENS: Final = (
+    PromotionRequested,
+    PromotionApproval,
+    RollbackRequested,
+    ArtifactRegistered,
+    ArtifactRevoked,
+    EvaluationRecorded,
+    DeploymentChanged,
+    CanaryStatus,
+)
+
 
 def build(settings: Settings) -> Service:
     """The promoter, ready to be run. The policy step has one verifier here: whoever answers `ASK_POLICY` decides.
@@ -63,16 +75,7 @@ def build(settings: Settings) -> Service:
 
     return Service(
         name="promoter",
-        listens=(
-            PromotionRequested,
-            PromotionApproval,
-            RollbackRequested,
-            ArtifactRegistered,
-            ArtifactRevoked,
-            EvaluationRecorded,
-            DeploymentChanged,
-            CanaryStatus,
-        ),
+        listens=LISTENS,
         says=(PromotionDecided, EventRefused, ProducerHeartbeat),
         decide=decide,
         rules=RULES,

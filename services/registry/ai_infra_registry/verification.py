@@ -47,7 +47,7 @@ class Verification:
         keyring = self.keyring(_named_keyring(claim))
         self._artifact(claim, reasons)
         manifest = self._manifest(claim, reasons)
-        built = _provenance(claim, keyring, reasons)
+        built = judge_provenance(claim, keyring, reasons)
         if manifest is not None:
             reasons += _contradictions(claim, manifest)
             reasons += _too_large(manifest)
@@ -115,7 +115,8 @@ def _named_keyring(claim: Claim) -> int:
         return 0  # what is wrong with it is told by `_provenance`
 
 
-def _provenance(claim: Claim, keyring: Keyring, reasons: list[Reason]) -> Built | None:
+def judge_provenance(claim: Claim, keyring: Keyring, reasons: list[Reason]) -> Built | None:
+    """Who built it, by a keyring; where nobody that counts did, the reason is added. Pure."""
     time_ms = int(claim.appended.timestamp() * 1000)
     try:
         envelope = Envelope.parse(claim.provenance)

@@ -26,6 +26,7 @@ from ai_infra.events.generated import (
     DeploymentChanged,
     Environment,
     EvaluationRecorded,
+    EventRefused,
     ManifestSignature,
     PromotionDecided,
     PromotionRequested,
@@ -91,6 +92,7 @@ class Part:
     read: dict[str, int] = field(default_factory=dict)
     work: dict[tuple[str, str], tuple[Any, Cause]] = field(default_factory=dict)
     timers: dict[str, tuple[datetime, Cause]] = field(default_factory=dict)
+    said: int = 0
 
 
 class World:
@@ -99,6 +101,8 @@ class World:
     def __init__(self) -> None:
         self.now = START
         self.topics: dict[str, list[Event[Any]]] = {}
+        self.log: list[Event[Any]] = []
+        """All events, in the order in which they were said."""
         self.policy: dict[str, Any] = {}
         self.bad_signatures: set[str] = set()
         self.signing_works = True
@@ -113,22 +117,27 @@ class World:
 
     # -- saying
 
-    def say(self, body: Any, causes: tuple[Cause, ...] = ()) -> Event[Any]:
+    def say(
+        self, body: Any, causes: tuple[Cause, ...] = (), *, by: Part | None = None, subject: str | None = None
+    ) -> Event[Any]:
+        """Enter an event into the lane; `by` a service, which numbers what it says."""
         number = next(self.ids)
+        if by is not None:
+            by.said += 1
         attributes = Attributes(
             id=f"event-{number}",
             source="/test",
             type=body.TOPIC,
             time=self.now,
-            subject=None,
+            subject=subject,
             dataschema="",
             signer="someone-1",
             keyring=1,
             delegation=b"",
             signature=bytes(64),
-            producer=None,
-            epoch=None,
-            seq=None,
+            producer=f"{by.name}/0" if by is not None else None,
+            epoch=1 if by is not None else None,
+            seq=by.said if by is not None else None,
             prev=None,
             causes=causes,
             traceparent=None,
@@ -138,6 +147,7 @@ class World:
         record = Record(body.TOPIC, 0, len(log), append_ms, MODEL.encode(), b"", ())
         event = Event(body, attributes, record, 0, MODEL, f"{number:064x}", "someone", b"")
         log.append(event)
+        self.log.append(event)
         return event
 
     def register(self, artifact: str, **changes: Any) -> Event[Any]:
@@ -240,6 +250,7 @@ class World:
             decision = part.decide(part.state, event, self.context(part))
         except Refuse as refusal:
             self.refused.append((event.id, refusal.code))
+            self.say(refused(part, event, refusal), (Cause(event.id, 0),), by=part, subject=event.id)
             return True
         self.apply(part, decision, Cause(event.id, 0))
         return True
@@ -260,7 +271,7 @@ class World:
         for say in decision.events:
             if self.knows_revoked(part, say.body):
                 self.knew_better.append(say.body)
-            self.say(say.body, (cause, *say.causes))
+            self.say(say.body, (cause, *say.causes), by=part, subject=say.subject)
         for change in decision.state:
             match change:
                 case Put(id=record_id, record=record):
@@ -335,6 +346,20 @@ class World:
 
     def deployments(self) -> Any:
         return self.canary.state.all(canary_state.Deployment)
+
+
+def refused(part: Part, event: Event[Any], refusal: Refuse) -> EventRefused:
+    """As the runtime says it."""
+    return EventRefused(
+        model=event.model,
+        event_id=event.id,
+        event_type=event.type,
+        event_hash=event.hash,
+        service=part.name,
+        signer=event.signer,
+        reasons=refusal.reasons,
+        rules=part.rules,
+    )
 
 
 def kept(record: Any) -> Any:

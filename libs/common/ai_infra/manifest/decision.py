@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from ai_infra.errors import AiInfraError
 from ai_infra.events.avro import rfc3339
 from ai_infra.events.lanes import MODEL_NAME
 from ai_infra.manifest.dsse import Envelope, Sign
@@ -130,7 +131,18 @@ def open_decision(envelope: str | bytes, public_key: bytes) -> PromotionDecision
 
     Whoever acts on a promotion.decided event compares each fact with this one first: the event has another signer.
     """
-    statement = open_statement(Envelope.parse(envelope), public_key, PREDICATE_TYPE)
+    return _read(open_statement(Envelope.parse(envelope), public_key, PREDICATE_TYPE))
+
+
+def unverified_decision(envelope: str) -> PromotionDecision | None:
+    """What a decision's envelope states, unverified: to know where to look. None for what cannot be read."""
+    try:
+        return _read(Statement.parse(Envelope.parse(envelope).payload, PREDICATE_TYPE))
+    except AiInfraError:
+        return None
+
+
+def _read(statement: Statement) -> PromotionDecision:
     summary = Fields(statement.predicate, BadStatement, "decision")
     result = summary.text("verificationResult")
     if result not in (PASSED, FAILED):

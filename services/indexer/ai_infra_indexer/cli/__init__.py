@@ -6,6 +6,7 @@ from ai_infra_indexer.cli.complete import complete
 from ai_infra_indexer.cli.export import export
 from ai_infra_indexer.cli.proof import prove
 from ai_infra_indexer.cli.rebuild import rebuild_command
+from ai_infra_indexer.cli.replay import replay
 from ai_infra_indexer.cli.reproject import db
 from ai_infra_indexer.cli.witness import witness
 
@@ -13,6 +14,7 @@ audit.command()(prove)
 audit.add_typer(checkpoint, name="checkpoint")
 audit.command()(complete)
 audit.command()(export)
+audit.command()(replay)
 audit.command()(witness)
 
 commands = {"audit": audit, "db": db, "rebuild": rebuild_command}

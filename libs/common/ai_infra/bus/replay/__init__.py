@@ -1,0 +1,68 @@
+"""Decides again what a service has decided, from the log alone. Pure: it is given verified events, and asks nobody.
+
+A lane's log has every event, but not the order in which a service heard different topics, nor the answers of what it
+asks (a policy, a key). So a decision counts as explained where there is an order of hearing, which keeps each topic's
+own order and everything that the decision names as its causes, by which the rules of its version give exactly this
+event. Answers from outside are recomputed where the log has what they rest on; else they are taken from the event
+itself, which is then said of it (`carried`). State, timers and work of one model touch no other model: each is replayed
+by itself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from ai_infra.bus.replay.search import Model
+from ai_infra.bus.replay.words import (
+    Answered,
+    Asked,
+    Difference,
+    Disagrees,
+    Known,
+    Moment,
+    Placed,
+    Replayed,
+    Replayer,
+)
+from ai_infra.events.event import Cause
+
+__all__ = [
+    "Answered",
+    "Asked",
+    "Difference",
+    "Disagrees",
+    "Known",
+    "Moment",
+    "Placed",
+    "Replayed",
+    "Replayer",
+    "first_difference",
+    "replay",
+]
+
+
+def replay(replayer: Replayer, lane: int, placed: Iterable[Placed], known: Known) -> Replayed:
+    """Decide again everything that a service has said in a lane. `placed`: the lane's events, in the log's order."""
+    report = Replayed(replayer.service, lane)
+    inputs: dict[str, list[Placed]] = defaultdict(list)
+    outputs: dict[str, list[Placed]] = defaultdict(list)
+    causes: dict[str, tuple[Cause, ...]] = {}
+    for each in placed:
+        event = each.event
+        causes.setdefault(event.id, event.causes)
+        if event.producer == f"{replayer.service}/{lane}" and hasattr(event.body, "rules"):
+            outputs[event.model].append(each)
+        elif isinstance(event.body, replayer.listens):
+            inputs[event.model].append(each)
+    for model in sorted(inputs.keys() | outputs.keys()):
+        said = sorted(outputs[model], key=lambda p: (p.event.epoch or 0, p.event.seq or 0))
+        Model(replayer, lane, inputs[model], said, causes, known, report).run()
+    report.differences.sort(key=lambda d: d.position)
+    report.unanswered.sort()
+    return report
+
+
+def first_difference(reports: Iterable[Replayed]) -> Difference | None:
+    """The first in the log of its lane; of several lanes, the lowest."""
+    return min((d for r in reports for d in r.differences), key=lambda d: (d.lane, d.position), default=None)
