@@ -118,6 +118,35 @@ def test_lanes_copied_out_of_the_bucket_are_logs_for_tessera(town: Town, tmp_pat
     assert checked > 1
 
 
+def test_heads_cover_the_lanes_of_all_replicas_and_go_on_whichever_of_them_dies(town: Town) -> None:
+    """Lane 0 is with one of two replicas: both are killed in turn, so its holder is among them."""
+
+    def say(name: str) -> None:
+        stories = [town.world(f"heads-{name}-{n}").story() for n in range(4)]
+        for story in stories:
+            town.send(*story)
+        town.await_final(*(record for story in stories for record in story))
+        final = town.sizes()
+
+        def covered() -> bool:
+            return all(heads_of(town).lanes[lane].size >= size for lane, size in final.items())
+
+        assert wait_until(covered, PATIENCE), "the heads did not follow"
+
+    town.start(1)
+    say("two")
+    for replica in (0, 1):
+        before = heads_of(town)
+        town.stack.kill_service("indexer", replica)
+        say(f"without-{replica}")
+        after = heads_of(town)
+        assert after.time_ms > before.time_ms
+        assert all(b.size >= a.size for a, b in zip(before.lanes, after.lanes, strict=True))
+        town.start(replica)
+    town.stack.stop_service("indexer", 1)
+    assert command(town, "audit", "verify", "--from", "archive")[0] == 0
+
+
 def test_an_event_is_proven_by_postgres_and_by_the_archive_alike(town: Town, tmp_path: Path) -> None:
     story = town.world("heads-proof").story()
     town.send(*story)
