@@ -18,8 +18,11 @@ from tests.properties import SOAK
 from tests.unit.indexer.forging import Forger, Header, sign_header
 from tests.unit.indexer.log_folder import LANES, ORIGIN, LogFolder
 
-from ai_infra.events.canonical import sha256_hex
+from ai_infra.events.canonical import canonical_json, sha256_hex
+from ai_infra.events.exceptions import CanonicalError
 from ai_infra.objects.reader import FolderReader
+from ai_infra.trust.dsse import sign_document
+from ai_infra.trust.keyring_document import KEYRING_PAYLOAD_TYPE
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.audit import audit_archive
 from ai_infra_indexer.export import verify as verifier
@@ -146,3 +149,52 @@ def test_both_come_to_the_same_verdict(log: LogFolder, tmp_path: Path) -> None:
         assert "unreadable" not in theirs, what
         refused += bool(ours)
     assert refused > TRIES // 2
+
+
+def a_keyring(rng: random.Random, document: dict[str, Any]) -> str:
+    """Change one thing somewhere in a keyring; says where."""
+    places: list[Any] = [document]
+    for place in places:
+        inner = place.values() if isinstance(place, dict) else place
+        places += [item for item in inner if isinstance(item, dict | list) and item]
+    place = rng.choice(places)
+    at = rng.choice(sorted(place)) if isinstance(place, dict) else rng.randrange(len(place))
+    kind = rng.randrange(4)
+    if kind == 0:
+        del place[at]
+    elif kind == 1 and isinstance(place, dict):
+        place[rng.choice(["more", "not_after", "description", "0", "1", "01", "é"])] = rng.choice(VALUES)
+    elif kind == 2 and isinstance(place, list):
+        place.append(place[at])
+    else:
+        place[at] = rng.choice([*VALUES, 2, "*", "audit", "events", "trainer"])
+    return f"{at!r} of {str(place)[:400]}"
+
+
+def test_both_come_to_the_same_verdict_about_keyrings_that_the_roots_have_signed(
+    log: LogFolder, tmp_path: Path
+) -> None:
+    rng = random.Random(None if SOAK else 11)
+    forger = Forger.of(log, tmp_path / "copy")
+    roots = [forger.signer("root-1"), forger.signer("root-2")]
+    counters, accepted = dict(forger.world(1).counters), 0
+    for _ in range(TRIES):
+        forger.world(1).counters = dict(counters)
+        document = json.loads(forger.world(1).keyring.text)["keyring"] | {"version": 2}
+        document["revocations"] = [{"key": "serving-1", "revoked_at": 5, "reason": "lost", "positions": {"1": 3}}]
+        what = a_keyring(rng, document)
+        try:
+            body = canonical_json(document)
+        except CanonicalError:
+            continue
+        statement = {"keyring_sha256": sha256_hex(body), "version": document.get("version", 2)}
+        try:
+            envelope = json.loads(sign_document(KEYRING_PAYLOAD_TYPE, statement, roots))
+        except CanonicalError:
+            continue
+        text = canonical_json({**envelope, "keyring": document}).decode()
+        forger.append(1, forger.keyring_record(1, text, 2))
+        ours, theirs = verdicts(log, forger.root)
+        assert bool(ours) == bool(theirs), f"audit: {ours}, verify.py: {theirs}; {what}"
+        accepted += not ours
+    assert accepted > TRIES // 100

@@ -204,7 +204,20 @@ def read_roots(document: Any, code: str = "bad_roots") -> Roots:
 # --- 2. Keyrings: root keys say which keys there are, whose, and what they may say ------------------------------------
 
 KEYRING_TYPE = "application/vnd.ai-infra.keyring.v1+json"
-KEYRING = {"version", "created_at", "roots", "keys", "principals", "roles", "revocations"}
+KEYRING: dict[str, type] = {
+    "version": int,
+    "created_at": int,
+    "roots": dict,
+    "keys": list,
+    "principals": list,
+    "roles": dict,
+}
+KEYRING |= {"revocations": list}
+KEY: dict[str, type] = {"id": str, "public_key": str, "principal": str, "use": str, "deployed_at": int}
+OPTIONAL: dict[str, type] = {"description": str, "not_before": int, "not_after": int}
+PRINCIPAL: dict[str, type] = {"id": str, "kind": str, "counted": int, "grants": list}
+GRANT: dict[str, type] = {"role": str, "models": list, "environments": list}
+REVOCATION: dict[str, type] = {"key": str, "revoked_at": int, "reason": str, "positions": dict}
 USES = ("events", "audit", "manifest", "promotion", "chain")
 
 
@@ -225,6 +238,38 @@ class Keyring(NamedTuple):
         return base64.b64decode(self.keys[name]["public_key"])
 
 
+def plain(value: Any) -> bool:
+    """Whether there are only texts, integers of up to 53 bits, null, lists and objects with ASCII keys in it."""
+    if isinstance(value, dict):
+        return all(key.isascii() and plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(plain(item) for item in value)
+    return value is None or type(value) is str or (type(value) is int and abs(value) <= SAFE_INT)
+
+
+def is_texts(value: Any) -> bool:
+    return type(value) is list and all(type(item) is str for item in value)
+
+
+def shaped(value: Any, fields: dict[str, type], optional: dict[str, type] | None = None) -> dict[str, Any]:
+    """An object with just these fields, of these kinds."""
+    known = {**fields, **(optional or {})}
+    good = type(value) is dict and set(fields) <= set(value) <= set(known)
+    need(
+        good and all(type(value[n]) is known[n] for n in value), "bad_keyring", f"expected an object of {list(fields)}"
+    )
+    return dict(value)
+
+
+def by_id(
+    items: list[Any], name: str, fields: dict[str, type], optional: dict[str, type] | None = None
+) -> dict[str, Any]:
+    """Objects by their ids, which must be in order and each there once."""
+    found = {item[name]: item for item in [shaped(item, fields, optional) for item in items]}
+    need([item[name] for item in items] == sorted(found), "bad_keyring", f"objects by {name} are not in order")
+    return found
+
+
 def read_keyring(text: str) -> tuple[Keyring, bytes, list[tuple[str, bytes]]]:
     """A keyring's content, and what is signed of it by whom. Its form is checked; no signature is yet."""
     code = "bad_keyring"
@@ -236,21 +281,29 @@ def read_keyring(text: str) -> tuple[Keyring, bytes, list[tuple[str, bytes]]]:
         need(set(said) == {"keyring_sha256", "version"}, code, "its statement has other fields")
         need(hashlib.sha256(body).hexdigest() == said["keyring_sha256"], code, "it is not the one that was signed")
         need(said["version"] == content["version"], code, "its version is not the one that was signed")
-        keys = {str(item["id"]): item for item in content["keys"]}
-        people = {str(item["id"]): item for item in content["principals"]}
-        gone = {str(item["key"]): item for item in content["revocations"]}
-        once = [len(content[n]) for n in ("keys", "principals", "revocations")] == [len(keys), len(people), len(gone)]
-        need(once and set(content) == KEYRING, code, "it has other fields, or one key or principal twice")
+        need(plain(shaped(content, KEYRING)), code, "it holds something else than texts and integers")
+        keys = by_id(content["keys"], "id", KEY, OPTIONAL)
+        people = by_id(content["principals"], "id", PRINCIPAL)
+        gone = by_id(content["revocations"], "key", REVOCATION)
         roots, roles = read_roots(content["roots"], code), content["roles"]
+        for events in roles.values():
+            need(is_texts(events) and events == sorted(set(events)), code, "a role is a list of event types in order")
+        for end in gone.values():
+            lanes = all(re.fullmatch("0|[1-9][0-9]*", lane) for lane in end["positions"])
+            need(lanes and all(type(n) is int for n in end["positions"].values()), code, "a revocation's positions")
         owners = dict.fromkeys(roots.keys.values(), "a root")
         for name, key in keys.items():
             public = unbase64(key["public_key"], code, f"the key {name}")
             need(len(public) == 32 and key["use"] in USES, code, f"{name} is no Ed25519 key for one of {USES}")
+            need(key.get("description") != "", code, f"{name} has an empty description")
             need(key["use"] != "events" or key["principal"] in people, code, f"{name} belongs to nobody")
             need(owners.setdefault(public, name) == name, code, f"{name} has the public key of {owners[public]}")
         for person in people.values():
             need(person["kind"] in ("service", "person", "orchestrator"), code, f"{person['id']} is of no known kind")
-            need(all(g["role"] in roles and g["models"] for g in person["grants"]), code, f"a grant of {person['id']}")
+            need(person["counted"] in (0, 1), code, f"{person['id']} is counted (1) or not (0)")
+            for grant in person["grants"]:
+                good = is_texts(shaped(grant, GRANT)["models"]) and is_texts(grant["environments"])
+                need(good and grant["models"] and grant["role"] in roles, code, f"a grant of {person['id']}")
         need(content["version"] >= 1 and set(gone) <= set(keys), code, "its version, or a revocation of no key of it")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise Bad(code, f"not a keyring: {type(error).__name__} {str(error)[:80]}") from None
