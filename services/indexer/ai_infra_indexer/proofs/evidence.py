@@ -8,13 +8,13 @@ authenticated by being here: `checking.py` believes of it what hashes, signature
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
-from ai_infra.tlog.exceptions import BadProof
+from ai_infra.tlog.exceptions import BadProof, MalformedNote
+from ai_infra.tlog.note import decode_base64
 
 VERSION: Final = 1
 _KEYS: Final = frozenset({"entry", "keyrings", "lanes", "schema", "v"})
@@ -72,7 +72,7 @@ class Evidence:
                 for item in said["keyrings"]
             )
             return cls(_bytes(said["entry"]), schema, keyrings, lanes)
-        except (orjson.JSONDecodeError, KeyError, TypeError, binascii.Error, ValueError) as error:
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, MalformedNote) as error:
             raise BadProof(f"the evidence beside the proof can't be read: {error}") from None
 
 
@@ -83,4 +83,4 @@ def _text(data: bytes) -> str:
 def _bytes(text: Any) -> bytes:
     if not isinstance(text, str):
         raise TypeError("expected base64")
-    return base64.b64decode(text, validate=True)
+    return decode_base64(text)
