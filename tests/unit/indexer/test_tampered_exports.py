@@ -169,6 +169,11 @@ TAMPERED: dict[str, tuple[str, str, Callable[[Copy], Any]]] = {
     "an absolute path": ("all", "bad_path", outside("/etc/hostname")),
     "a lane gone": ("all", "missing_lane", lambda c: shutil.rmtree(c.folder / "lanes/3")),
     "a lane more": ("model", "unlisted_lane", lambda c: shutil.copytree(c.folder / "lanes/2", c.folder / "lanes/1")),
+    "a lane that the log does not have": (
+        "all",
+        "unlisted_lane",
+        lambda c: shutil.copytree(c.folder / "lanes/2", c.folder / "lanes/9"),
+    ),
     "another count claimed": ("all", "wrong_claim", claim(count=7)),
     "another root claimed": ("all", "wrong_claim", claim(root=base64.b64encode(bytes(32)).decode())),
     "another last entry claimed": ("all", "wrong_claim", claim(last={"position": 1, "event_id": "x"})),
@@ -223,3 +228,14 @@ def test_the_statement_is_made_as_the_verifier_reads_it(log: LogFolder) -> None:
     said = json.loads(statement_json(b"{}", signer, origin=ORIGIN, made_at=MADE_AT, selection=Selection()))
     assert (said["payloadType"], STATEMENT_TYPE) == (verifier.EXPORT_TYPE, verifier.EXPORT_TYPE)
     assert len(base64.b64decode(said["payload"])) < 4_000, "a KMS signs 4,096 bytes"
+
+
+def test_nothing_in_a_folder_speaks_to_the_terminal(log: LogFolder, exports: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(exports["all"], tmp_path / "copy")
+    put(folder / "lanes/0/checkpoints/\x1b[2Jall is well\n", b"\x1b[31m")
+    note = (folder / "lanes/1/checkpoint").read_bytes()
+    put(folder / "lanes/1/checkpoint", note.replace(b"example.org", "\x9b2Jexample\u202e.org".encode()))
+    roots = verifier.Roots(dict(log.worlds[0].roots.keys), log.worlds[0].roots.threshold)
+    said = verifier.summary(verifier.verify(str(folder), roots, ORIGIN, LANES, 1), roots, inside=False)
+    assert "does NOT verify" in said
+    assert all(char.isprintable() for line in said.split("\n") for char in line)
