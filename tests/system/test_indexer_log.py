@@ -32,7 +32,8 @@ from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer import parity
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.audit import Problem, audit_archive, audit_artifacts, audit_postgres
-from ai_infra_indexer.rebuild import rebuild
+from ai_infra_indexer.rebuild import RebuildFailed, rebuild
+from ai_infra_indexer.reprojection import projections
 
 _spec = importlib.util.spec_from_file_location(
     "indexer_voices", Path(__file__).parent.parent / "unit/indexer/conftest.py"
@@ -457,3 +458,29 @@ def test_parity_names_the_row_and_the_column_that_differ(town: Town, database: s
     town.start()
     assert (difference.table, difference.key["job_id"]) == ("jobs", "job-repeated")
     assert difference.what == "status is 'requested' live, 'failed' rebuilt"
+
+
+def test_rows_of_an_older_projection_are_made_anew_by_the_indexer_itself_while_it_sequences(
+    town: Town, database: str
+) -> None:
+    town.await_final(*story(town, "model-older"))
+    with connect(town.settings.database.url, autocommit=True) as connection:
+        with connection.transaction():
+            connection.execute("DELETE FROM promotion_steps")
+            connection.execute("UPDATE jobs SET status = 'as it was said once'")
+            connection.execute("UPDATE lanes SET projection = 1")
+        more = story(town, "model-newer")
+
+        def current() -> bool:
+            return all(lane.current for lane in projections(connection))
+
+        assert wait_until(current, PATIENCE), "waited in vain for the lanes to be projected anew"
+    town.await_final(*more)
+    town.check_everything(database)
+    # A rebuild that goes on where one of an older version stood would leave rows of both.
+    with connect(database, autocommit=True) as connection:
+        connection.execute("UPDATE lanes SET projection = 1")
+        sizes = parity.sizes(connection)
+    reader = open_store(f"s3://{town.settings.objects.archive_bucket}", town.settings)
+    with pytest.raises(RebuildFailed, match="of another version"):
+        rebuild(reader, database, log_origin=town.settings.log.origin, lanes=town.lanes, roots=town.roots, until=sizes)

@@ -7,27 +7,40 @@ interrupted goes on where it stood.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from multiprocessing.queues import SimpleQueue
+from threading import Thread
+from typing import Final
 
 from ai_infra.events.exceptions import UnknownSchema
+from ai_infra.events.generated import SignerChanged
 from ai_infra.events.schemas import KNOWN, learn
 from ai_infra.objects.reader import ObjectReader
 from ai_infra.readmodel.connection import connect, where
 from ai_infra.readmodel.migrations import migrate
 from ai_infra.tlog.growth import RightEdge, grow
-from ai_infra.tlog.tiles import TILE_WIDTH
+from ai_infra.tlog.tiles import TILE_WIDTH, bundle_width
 from ai_infra.trust.keyring import Roots
 from ai_infra_indexer.archived import ArchivedLane
+from ai_infra_indexer.entry import decode
 from ai_infra_indexer.exceptions import IndexerError
 from ai_infra_indexer.finality import note_checkpoint
+from ai_infra_indexer.projection.version import PROJECTION
 from ai_infra_indexer.replay import BadEntry, Replay
+from ai_infra_indexer.reprojection import projections
 from ai_infra_indexer.store import Connection, ensure_lane, read_head
 from ai_infra_indexer.taking import load, read_keyrings
 
 Progress = Callable[[int, int, int], None]
 """(lane, entries done, entries in all)"""
+
+Reopen = Callable[[], ObjectReader]
+_TELL_SECONDS: Final = 0.2  # how often progress is told
 
 
 class RebuildFailed(IndexerError):
@@ -55,21 +68,137 @@ def rebuild(
     log_origin: str,
     lanes: int,
     roots: Roots,
+    only: Sequence[int] | None = None,
     until: Mapping[int, int] | None = None,
     progress: Progress = lambda *_: None,
+    reopen: Reopen | None = None,
+    processes: int = 1,
 ) -> list[Rebuilt]:
-    """Rebuild every lane of an archive into a database. `until`: stop at these sizes instead of the checkpoints'.
+    """Rebuild lanes of an archive into a database. `only`: these of its `lanes`; `until`: stop at these sizes instead
+    of the checkpoints'. With `reopen`, which opens the archive anew and must be picklable, in so many processes.
 
-    Raises RebuildFailed, which names the lane and the position.
+    Raises RebuildFailed, which names the lane and the position. What was loaded by then stays, and is gone on with.
     """
     migrate(url)
-    _learn_schemas(reader)
-    done: list[Rebuilt] = []
+    jobs = []
+    for lane in range(lanes) if only is None else only:
+        size, covered = _wanted(reader, log_origin, lane, lanes, until)
+        progress(lane, 0, covered)
+        jobs.append((lane, size, covered))
+    if reopen is None or processes < 2 or len(jobs) < 2:
+        learn_archived_schemas(reader)
+        with connect(url, application="ai-infra rebuild", autocommit=True) as connection:
+            return [
+                _rebuild_lane(connection, reader, log_origin, lane, lanes, roots, size, progress, url)
+                for lane, size, _ in jobs
+            ]
+    return _in_processes(jobs, reopen, url, log_origin, lanes, roots, progress, processes)
+
+
+def _wanted(
+    reader: ObjectReader, log_origin: str, lane: int, lanes: int, until: Mapping[int, int] | None
+) -> tuple[int, int]:
+    """Up to where a lane is rebuilt, and how far its checkpoint goes."""
+    archived = ArchivedLane(reader, log_origin, lane)
+    note = archived.note()
+    if note is None:
+        raise RebuildFailed(
+            f"lane {lane}: {archived.uri} has no checkpoint; is this the archive, and of {lanes} lanes?"
+        )
+    covered = archived.claimed_size(note)
+    size = covered if until is None else until[lane]
+    if size > covered:
+        raise RebuildFailed(f"lane {lane}: {size} entries are wanted, the archive's checkpoint covers {covered}")
+    return size, covered
+
+
+def size_at(archived: ArchivedLane, time_ms: int) -> int:
+    """How many entries the lane had at that time: those that the broker had appended by then, and what is before them
+    in the log. Times of the log's own rows are looked at, which never go back: so a few bundles tell."""
+    note = archived.note()
+    covered = 0 if note is None else archived.claimed_size(note)
+
+    def later(raw: bytes) -> bool:
+        return decode(raw).link.ts_us > time_ms * 1000
+
+    low, high = 0, -(-covered // TILE_WIDTH)
+    while low < high:  # the first bundle that begins later
+        middle = (low + high) // 2
+        if later(archived.bundle(middle, bundle_width(middle, covered))[0]):
+            high = middle
+        else:
+            low = middle + 1
+    if low == 0:
+        return 0
+    last = archived.bundle(low - 1, bundle_width(low - 1, covered))
+    return (low - 1) * TILE_WIDTH + sum(not later(raw) for raw in last)
+
+
+# -- side by side ------------------------------------------------------------------------------------------------------
+
+_Told = tuple[int, int, int]
+
+
+def _in_processes(
+    jobs: Sequence[tuple[int, int, int]],
+    reopen: Reopen,
+    url: str,
+    log_origin: str,
+    lanes: int,
+    roots: Roots,
+    progress: Progress,
+    processes: int,
+) -> list[Rebuilt]:
+    """A lane a process at a time, the longest first. Lanes share nothing, the database's locks included."""
+    context = get_context("spawn")  # no thread, lock or connection of this process is taken along
+    told: SimpleQueue[_Told] = context.SimpleQueue()
+    share = (reopen, url, log_origin, lanes, roots)
+    with ProcessPoolExecutor(min(processes, len(jobs)), context, _begin, (told,)) as pool:
+        longest_first = sorted(jobs, key=lambda job: -job[1])
+        waiting = {pool.submit(_rebuild_one, lane, size, *share) for lane, size, _ in longest_first}
+        done: list[Rebuilt] = []
+        try:
+            while waiting:
+                ended, waiting = wait(waiting, timeout=_TELL_SECONDS)
+                while not told.empty():
+                    progress(*told.get())
+                done += [each.result() for each in ended]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return sorted(done, key=lambda each: each.lane)
+
+
+def _begin(told: SimpleQueue[_Told]) -> None:
+    """Once in each process: what it tells, and that it ends when the command was killed, so as not to go on writing
+    beside the one that goes on with the rebuild."""
+    global _told  # noqa: PLW0603 - a queue can only be handed to a process when it begins
+    _told = told
+    Thread(target=_end_with_the_command, daemon=True).start()
+
+
+def _end_with_the_command() -> None:
+    command = parent_process()
+    if command is not None:
+        command.join()
+        os._exit(1)
+
+
+_told: SimpleQueue[_Told] | None = None
+
+
+def _rebuild_one(lane: int, size: int, reopen: Reopen, url: str, log_origin: str, lanes: int, roots: Roots) -> Rebuilt:
+    def tell(*done: int) -> None:
+        if _told is not None:
+            _told.put((done[0], done[1], done[2]))
+
+    reader = reopen()
+    learn_archived_schemas(reader)
     with connect(url, application="ai-infra rebuild", autocommit=True) as connection:
-        for lane in range(lanes):
-            wanted = until[lane] if until is not None else None
-            done.append(_rebuild_lane(connection, reader, log_origin, lane, lanes, roots, wanted, progress, url))
-    return done
+        return _rebuild_lane(connection, reader, log_origin, lane, lanes, roots, size, tell, url)
+
+
+# -- one lane ----------------------------------------------------------------------------------------------------------
 
 
 def _rebuild_lane(
@@ -79,23 +208,16 @@ def _rebuild_lane(
     lane: int,
     lanes: int,
     roots: Roots,
-    wanted: int | None,
+    size: int,
     progress: Progress,
     url: str,
 ) -> Rebuilt:
     began = time.monotonic()
     archived = ArchivedLane(reader, log_origin, lane)
     ensure_lane(connection, lane, archived.origin)
-    note = archived.note()
-    if note is None:
-        raise RebuildFailed(
-            f"lane {lane}: {archived.uri} has no checkpoint; is this the archive, and of {lanes} lanes?"
-        )
+    note = archived.note() or b""
     covered = archived.claimed_size(note)
-    size = covered if wanted is None else wanted
     head = read_head(connection, lane)
-    if size > covered:
-        raise RebuildFailed(f"lane {lane}: {size} entries are wanted, the archive's checkpoint covers {covered}")
     if head.size > size:
         raise RebuildFailed(
             f"lane {lane}: {where(url)} has {head.size} entries already, more than the {size} that are wanted; "
@@ -109,6 +231,7 @@ def _rebuild_lane(
         new = raws[max(0, head.size - first) : max(0, size - first)]
         try:
             loaded += load(connection, replay, new)
+            _take_keyrings(replay, raws[max(0, size - first) :])
         except BadEntry as error:
             raise RebuildFailed(
                 f"lane {lane}, position {replay.head.size}: {error.message}", code=error.code
@@ -121,9 +244,18 @@ def _rebuild_lane(
             f"{opened.checkpoint.root.hex()}: the archive was changed (`ai-infra audit verify --archive` says where)"
         )
     _check_resumed(connection, archived, lane, head.size)
+    _check_projection(connection, lane)
     if size == covered:
         note_checkpoint(connection, lane, opened)
     return Rebuilt(lane, size, covered, opened.checkpoint.root.hex(), loaded, time.monotonic() - began)
+
+
+def _take_keyrings(replay: Replay, beyond: Sequence[bytes]) -> None:
+    """The keyrings behind what is wanted: the checkpoint that covers all of it may be signed by a key of theirs."""
+    for raw in beyond:
+        entry = decode(raw)
+        if entry.type == SignerChanged.TOPIC:
+            replay.verifier.verify(entry.record())
 
 
 def _check_resumed(connection: Connection, archived: ArchivedLane, lane: int, size: int) -> None:
@@ -137,7 +269,17 @@ def _check_resumed(connection: Connection, archived: ArchivedLane, lane: int, si
         raise RebuildFailed(f"lane {lane}: what was in the database before is not from this archive; use an empty one")
 
 
-def _learn_schemas(reader: ObjectReader) -> None:
+def _check_projection(connection: Connection, lane: int) -> None:
+    """What an earlier run had loaded was loaded by a program that makes the same rows of it as this one."""
+    [found] = [found for found in projections(connection) if found.lane == lane]
+    if not found.current:
+        raise RebuildFailed(
+            f"lane {lane}: an earlier run, of another version, has loaded a part of it: rows of {found.told}, this "
+            f"program's is {PROJECTION}; use an empty database"
+        )
+
+
+def learn_archived_schemas(reader: ObjectReader) -> None:
     """Schemas that were archived by a newer program than this one."""
     for path in reader.list("schemas/"):
         name = path.removeprefix("schemas/").removesuffix(".avsc")

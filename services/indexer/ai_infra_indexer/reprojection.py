@@ -157,7 +157,6 @@ class _Reprojection:
         self._compare()
         self._catch_up(noting=True)
         changed, held = self._swap()
-        self._beside.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(self._schema))
         size = self._replay.head.size
         return Reprojected(self._lane, size, changed, len(self._verdicts), time.monotonic() - began, held)
 
@@ -327,6 +326,8 @@ class _Reprojection:
                 self._beside.execute(
                     "UPDATE public.lanes SET projection = %s WHERE lane = %s", (PROJECTION, self._lane)
                 )
+                self._beside.execute("SET LOCAL client_min_messages = warning")
+                self._beside.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(self._schema))
         except psycopg.errors.LockNotAvailable:
             raise ReprojectionFailed(
                 f"lane {self._lane}: its head was held by another transaction for {LOCK_TIMEOUT}; the live rows are as "
