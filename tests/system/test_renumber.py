@@ -58,8 +58,8 @@ def test_a_service_that_nobody_hears_any_more_is_renumbered_by_an_operator(
     lane = lane_of(model, settings.log.lanes)
 
     def decided() -> Any:
-        """The promoter's answer to a new request, verified."""
-        promotion = client.request_promotion(model=model, artifact_id="none", env="dev", reason="r")
+        """The promoter's answer to a new request, verified; one that it rejects without waiting for facts."""
+        promotion = client.request_promotion(model=model, artifact_id="none", env="dev", reason="r", traffic_percent=50)
         assert promotion.published is not None
         return client.wait_for(
             promotion.published,

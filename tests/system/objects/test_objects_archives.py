@@ -101,7 +101,7 @@ def test_a_copied_folder_never_leads_out_of_itself(tmp_path: Path) -> None:
             archive.get(path)
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/prefix", "https://example.com/archive", "file://host/archive", "file:a"])
+@pytest.mark.parametrize("uri", ["s3://bucket/prefix", "ftp://example.com/archive", "file://host/archive", "file:a"])
 def test_an_archive_that_cannot_be_opened_says_what_was_expected(uri: str) -> None:
     with pytest.raises(BadUri):
         open_store(uri)
