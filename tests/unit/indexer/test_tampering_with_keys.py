@@ -361,6 +361,10 @@ INSIDE = [
         None,
         {
             "an event withheld": ("withheld_event", NOWHERE, withheld),
+            "a checkpoint by an audit key that is revoked below it": (
+                "bad_checkpoint",
+                lambda f: keyring_then(f, revoking("audit-1"), "orchestrator", f.world(1).queued("job-2")),
+            ),
         },
     ),
 ]

@@ -393,12 +393,17 @@ def read_checkpoint(lines: list[str]) -> Checkpoint:
     return Checkpoint(lines[0], *read_head(lines[1], lines[2]))
 
 
-def open_checkpoint(data: bytes, origin: str, ring: Keyring) -> Checkpoint:
-    keys = [ring.public(name) for name, key in ring.keys.items() if key["use"] == "audit"]
+def audit_keys(ring: Keyring, standing: bool) -> list[bytes]:
+    """`standing`: what is signed came after the keyring, so a key that it revokes can't have signed it."""
+    found = [name for name, key in ring.keys.items() if key["use"] == "audit"]
+    return [ring.public(name) for name in found if not standing or name not in ring.revocations]
+
+
+def open_checkpoint(data: bytes, origin: str, ring: Keyring, standing: bool) -> Checkpoint:
     # The origin first: a checkpoint of another log fails by its name, not by a signature that nobody could check.
     claimed = read_checkpoint(note_lines(data))
     need(claimed.origin == origin, "bad_checkpoint", f"expected one of {origin}, this is one of {claimed.origin}")
-    return read_checkpoint(open_note(data, origin, keys))
+    return read_checkpoint(open_note(data, origin, audit_keys(ring, standing)))
 
 
 # --- 4. Tree: every leaf is under the checkpoint's root (RFC 6962, C2SP tlog-tiles) -----------------------------------
@@ -1128,7 +1133,7 @@ class Lane:
             "bad_checkpoint",
             "no keyring in this lane is signed by the root keys: who could judge it?",
         )
-        self.head = open_checkpoint(note, f"{self.job.origin}/lanes/{self.number}", self.newest)
+        self.head = open_checkpoint(note, f"{self.job.origin}/lanes/{self.number}", self.newest, True)
         self.leaves = check_tree(self.tiles, self.head.size, self.report)
         if self.leaves is not None:
             self.check_history(self.head, self.leaves)
@@ -1168,7 +1173,7 @@ class Lane:
         found = [("checkpoint", head)]
         for path in sorted(self.folder.files(f"{self.prefix}/checkpoints")):
             try:
-                old = open_checkpoint(self.folder.read(path, MAX_NOTE), head.origin, self.newest)
+                old = open_checkpoint(self.folder.read(path, MAX_NOTE), head.origin, self.newest, False)
                 need(path.endswith(f"/{old.size:020d}"), "bad_checkpoint", "its size is not that of its name")
                 found.append((path, old))
             except Bad as bad:
@@ -1293,8 +1298,8 @@ def read_export(folder: Folder) -> Export:
 
 def check_export(folder: Folder, export: Export, lanes: list[Lane], ring: Keyring, report: Report) -> None:
     """Its signature, every file's hash, and what it claims of each lane."""
-    audit, message = {n for n, key in ring.keys.items() if key["use"] == "audit"}, pae(EXPORT_TYPE, export.payload)
-    if not any(name in audit and signed_by(ring.public(name), message, sig) for name, sig in export.signatures):
+    message, keys = pae(EXPORT_TYPE, export.payload), audit_keys(ring, True)
+    if not any(signed_by(key, message, signature) for key in keys for _, signature in export.signatures[:16]):
         report.add(None, "bad_statement", "it is not signed by an audit key of the keyring")
     files = export.content["files"]
     for path in sorted(set(folder.files()) - set(files) - {"statement.json", "index.json"}):
@@ -1322,8 +1327,7 @@ def check_export(folder: Folder, export: Export, lanes: list[Lane], ring: Keyrin
 def check_heads(folder: Folder, job: Job, lanes: list[Lane], ring: Keyring) -> None:
     """`heads` names all lanes at one moment: none may be shown older than there, or of another history."""
     name, code = f"{job.origin}/heads", "bad_heads"
-    keys = [ring.public(key_id) for key_id, key in ring.keys.items() if key["use"] == "audit"]
-    lines = open_note(folder.read("heads", MAX_NOTE), name, keys)
+    lines = open_note(folder.read("heads", MAX_NOTE), name, audit_keys(ring, True))
     need(
         lines[:2] == [name, "heads/v1"] and len(lines) == 3 + job.lanes,
         code,

@@ -310,7 +310,7 @@ def _write_beside(
             out.put(path, certificate)
     if heads is not None:
         name = heads_origin(origin)
-        open_heads(heads, origin=name, log_keys=audit_keys(keyring, name))
+        open_heads(heads, origin=name, log_keys=audit_keys(keyring, name, standing=True))
         out.put("heads", heads)
     out.put("signers.json", signers_file(keyring).encode())
 
