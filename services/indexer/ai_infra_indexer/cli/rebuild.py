@@ -5,26 +5,29 @@ What is written is a database that was named for it.
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any, Final
 
 import typer
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from ai_infra.cli.output import Json, fail, note, progress, record, rows, show, stack
+from ai_infra.cli.output import Json, duration, fail, note, progress, record, rows, show, stack
 from ai_infra.errors import UnavailableError
 from ai_infra.objects.reader import ObjectReader
 from ai_infra.readmodel.connection import connect, where
 from ai_infra.settings import Settings, load_settings
 from ai_infra_indexer import parity as parity_of
 from ai_infra_indexer.archived import ArchivedLane
-from ai_infra_indexer.cli.options import Archive, Origin, RootKeys, archive_reader, pinned_roots
-from ai_infra_indexer.rebuild import Rebuilt, rebuild
+from ai_infra_indexer.cli.options import Archive, Lane, Origin, RootKeys, archive_reader, pinned_roots
+from ai_infra_indexer.rebuild import Rebuilt, rebuild, size_at
 
+PROCESSES: Final = os.cpu_count() or 1
 COVER_SECONDS: Final = 60.0  # how long parity waits for the archive to cover what is in Postgres
 
 
@@ -38,16 +41,38 @@ def rebuild_command(
     ] = False,
     origin: Origin = None,
     roots: RootKeys = None,
+    lane: Lane = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            "--until",
+            metavar="POSITION|TIME",
+            help="The registry as it was then: before that position of one --lane, or at a time (2026-01-31T12:00Z, "
+            "or 7d ago) in every lane.",
+        ),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="How many lanes at once, a process each.")
+    ] = PROCESSES,
     json: Json = False,
 ) -> None:
-    """Rebuild the registry from the archive alone; with --parity, compare it with the live one."""
+    """Rebuild the registry from the archive alone; with --parity, compare it with the live one.
+
+    A rebuild that was interrupted goes on where it stood when it is run again with the same database.
+    """
     settings = load_settings()
+    if parity and (until is not None or lane is not None):
+        fail("--parity compares all of the live registry: it goes with neither --until nor --lane", code="usage")
+    if lane is not None and lane >= settings.log.lanes:
+        fail(f"there are lanes 0 to {settings.log.lanes - 1}; got {lane}", code="usage")
     if into is None and not parity:
         fail("name the database to rebuild into with --into POSTGRES_URL, or ask for --parity", code="usage")
     reader = archive_reader(settings, archive)
     pinned = pinned_roots(settings, roots)
     name = origin or settings.log.origin
     with progress("rebuilding") as say:
+        lanes = range(settings.log.lanes) if lane is None else (lane,)
+        sizes = None if until is None else _sizes_at(reader, name, lanes, until, alone=lane is not None)
 
         def run(url: str, until: dict[int, int] | None) -> list[Rebuilt]:
             return rebuild(
@@ -56,14 +81,18 @@ def rebuild_command(
                 log_origin=name,
                 lanes=settings.log.lanes,
                 roots=pinned,
+                only=lanes,
                 until=until,
                 progress=_rate(say),
+                reopen=partial(archive_reader, settings, archive),
+                processes=processes,
             )
 
         if not parity:
-            done = run(str(into), None)
+            done = run(str(into), sizes)
             show(done, json=json, table=lambda: _rebuilt_table(done))
-            note(f"The registry in {where(str(into))} is what the archive says, to the last checkpoint of each lane.")
+            upto = "to the last checkpoint of each lane" if until is None else f"as it was at {until}"
+            note(f"The registry in {where(str(into))} is what the archive says, {upto}.")
             return
         with _scratch(settings, into) as url:
             _compare(settings, reader, name, url, run, say, json=json)
@@ -130,14 +159,30 @@ def _scratch(settings: Settings, into: str | None) -> Iterator[str]:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
+def _sizes_at(reader: ObjectReader, origin: str, lanes: Iterable[int], until: str, *, alone: bool) -> dict[int, int]:
+    """How many entries of each lane there were then."""
+    from ai_infra.cli.events import parse_time
+
+    if until.isdecimal():
+        if not alone:
+            fail("a position is one lane's: say which with --lane, or give a time", code="usage")
+        return dict.fromkeys(lanes, int(until))
+    time_ms = int(parse_time(until).timestamp() * 1000)
+    return {lane: size_at(ArchivedLane(reader, origin, lane), time_ms) for lane in lanes}
+
+
 def _rate(say: Callable[[str], None]) -> Callable[[int, int, int], None]:
+    """Tells of all lanes together: each has said how much it is before the first begins."""
     began = time.monotonic()
     seen: dict[int, int] = {}
+    totals: dict[int, int] = {}
 
     def tell(lane: int, done: int, total: int) -> None:
-        seen[lane] = done
-        rate = sum(seen.values()) / max(0.001, time.monotonic() - began)
-        say(f"lane {lane}: {done} of {total} entries, {rate:.0f} a second, {(total - done) / max(rate, 1):.0f} s left")
+        seen[lane], totals[lane] = done, total
+        so_far, in_all = sum(seen.values()), sum(totals.values())
+        rate = so_far / max(0.001, time.monotonic() - began)
+        left = f", {duration((in_all - so_far) / rate)} left" if so_far else ""
+        say(f"{so_far} of {in_all} entries, {rate:.0f} a second{left}")
 
     return tell
 
