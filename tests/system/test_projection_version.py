@@ -29,7 +29,7 @@ from ai_infra_indexer.store import ensure_lane, project_lines
 
 ROUNDS: Final = 24
 LANE: Final = 3
-PUBLIC_KEY: Final = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="  # that of RFC 8032, test 1
+PUBLIC_KEY: Final = base64.b64encode(bytes(range(32))).decode()
 _BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 # By table, the digest of its rows. After a change that is meant: raise PROJECTION, and put in what the failure shows.
@@ -43,8 +43,8 @@ PINNED: Final[Mapping[str, str]] = {
     "evaluations": "3 429071303520039c",
     "heartbeats": "20 eb046af6fc35e0f8",
     "jobs": "3 016fe242b301806e",
-    "keyrings": "4 6ff963bb24618c65",
-    "keys": "4 d915c26c2ccefa6a",
+    "keyrings": "4 5a801986b229914c",
+    "keys": "4 bd57e20ef128a48c",
     "lineage_edges": "108 f21323baf5241b47",
     "operator_actions": "24 f89e4cb56f6d2ee5",
     "policies": "4 0e4f7d840b9ffac8",
