@@ -55,9 +55,7 @@ def judge_manifest(question: ManifestQuestion, keyring: Keyring) -> ManifestAnsw
     except AiInfraError as error:
         return _no("manifest_signature_invalid", f"{error.code}: {error}")
     if found != question.manifest_signature_id:
-        return _no(
-            "manifest_signature_invalid", f"the envelope's id is {found}, not {question.manifest_signature_id}"
-        )
+        return _no("manifest_signature_invalid", f"the envelope's id is {found}, not {question.manifest_signature_id}")
     if not key.lives_at(int(registration.registered_at.timestamp() * 1000)):
         return _no(
             "manifest_signature_invalid",
