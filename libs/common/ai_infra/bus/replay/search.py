@@ -70,6 +70,7 @@ class Model:
         self._behind: dict[str, int] = {}
         self._given: list[tuple[int, str]] = []
         self._refused: set[str] = set()
+        self._meeting: set[str] = set()
         self._tries = _TRIES
 
     def _told(self, said: Event[Any]) -> Event[Any]:
@@ -214,12 +215,26 @@ class Model:
             return False
         if not later and self._follows(event.id) > self._index[said.id]:
             return False  # it goes back to something that this service had not yet said
+        self._hear_what_it_met(here, event, said)
+        if self._where[event.id] != (event.type, here.read.get(event.type, 0)):
+            return False
         decided = self._decide(here, event, self._heard_at(event, said), said)
         if not isinstance(decided, Decision) or decided.events:
             return False
         here.apply(decided, Cause(event.id, event.lane))
         here.read[event.type] = here.read.get(event.type, 0) + 1
         return True
+
+    def _hear_what_it_met(self, here: Here, event: Event[Any], said: Event[Any]) -> None:
+        """What led to a decision was the last that it waited for: hear what that names from other topics first."""
+        led_to = self._led_to.get(event.id)
+        if led_to is None or event.id in self._meeting:
+            return
+        self._meeting.add(event.id)
+        for cause in led_to.causes[1:]:
+            if self._where.get(cause.id, ("", 0))[0] not in ("", event.type):
+                self._hear(here, cause.id, said)
+        self._meeting.discard(event.id)
 
     def _heard_at(self, event: Event[Any], said: Event[Any]) -> Moment:
         """When an event was decided on: as what it led to tells; if nothing, as early as it can have been."""
