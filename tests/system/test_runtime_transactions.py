@@ -112,9 +112,8 @@ def test_a_service_whose_transactions_abort_again_and_again_is_not_ready_and_cou
     status, text = until(lambda: "aborted" in (a := replica.ready())[1] and a, "readiness says so")
     assert status == 503
     assert "the dead letters cannot be written" in text
-    assert not bench.said(model=model)
     assert decided() == before
-    broken.clear()
+    broken.clear()  # only now is there an end to read to: each turn until here has added an aborted transaction
     assert [e.body.phase for e in bench.await_said(2, model)] == [1, 2]
     until(lambda: replica.ready()[0] == 200, "it is ready again")
     assert decided() == before + 2
