@@ -53,6 +53,7 @@ unit: setup
 # an emptied stack: what system tests said is no part of their reckoning. The last thing it prints is pytest's own summary.
 test: lint
 	@$(PY) -m pytest tests/unit -n auto -q
+	@$(PY) -m ai_infra.cli.main dev fetch
 	@$(PY) -m pytest tests/conformance tests/system -n 2 --dist loadfile
 	@$(PY) -m pytest tests/faults
 

@@ -200,6 +200,14 @@ def test_a_service_that_cannot_start_says_why(side: Stack) -> None:
     side.stop_service("registry")
 
 
+def test_what_a_stack_is_made_of_is_fetched_without_starting_it(stack: Stack, tmp_path: Path) -> None:
+    coming = Stack("coming", tmp_path)
+    coming.fetch()
+    assert {part.state for part in coming.status()} == {"stopped"}
+    with pytest.raises(StackNotRunning, match="ai-infra dev up"):
+        coming.env()
+
+
 def test_a_stack_that_was_never_started_says_so(tmp_path: Path) -> None:
     never = Stack("never", tmp_path)
     assert {part.state for part in never.status()} == {"stopped"}

@@ -109,6 +109,13 @@ def logs(
 
 
 @app.command()
+def fetch() -> None:
+    """Fetch Kafka and build the S3 server, once for all stacks of this machine; start nothing."""
+    with _explained(False):
+        Stack("dev").fetch(_progress())
+
+
+@app.command()
 def restart(
     part: Annotated[str, typer.Argument(help="kafka, postgres, s3, a replica such as trainer-0; or all.")] = "all",
     name: Name = "dev",

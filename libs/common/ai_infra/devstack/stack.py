@@ -85,6 +85,15 @@ class Stack:
 
     # The stack as a whole
 
+    def fetch(self, progress: Progress = silent) -> None:
+        """Fetch Kafka and build the S3 server, and start nothing. Does nothing where that was done before.
+
+        Postgres is the system's, or came with the packages.
+        """
+        parts = self._parts(self._state.read())
+        backend = self._backend(parts)
+        _all_at_once(lambda part: backend.prepare(part, progress), ("kafka", "s3"))
+
     def up(self, progress: Progress = silent) -> StackInfo:
         """Start what doesn't run and furnish it (keys, topics, keyring, buckets, tables); returns when it serves."""
         log_as_a_library()
