@@ -130,3 +130,9 @@ def test_a_queue_that_stays_full_aborts_the_transaction(make: Any, monkeypatch: 
     with pytest.raises(AbortNeededError, match="queue has been full"):
         transact(producer)
     assert faulty.calls[-1] == "abort_transaction"
+
+
+def test_a_producer_that_is_broken_for_good_is_closed_without_a_further_error(make: Any) -> None:
+    producer, faulty = make(flush=[fatal()])
+    producer.close()
+    assert faulty.calls == ["flush"]

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -64,7 +65,9 @@ class TransactionalProducer:
     def close(self) -> None:
         """Waits a little for what is on its way; an open transaction is left to time out."""
         self._beside.close()
-        self._producer.flush(1.0)
+        # A producer that is broken for good says so here once more: that is why it is closed, and ends nobody.
+        with suppress(KafkaException):
+            self._producer.flush(1.0)
 
     def _produce(self, record: Outgoing) -> None:
         deadline = time.monotonic() + CALL_DEADLINE_SECONDS
