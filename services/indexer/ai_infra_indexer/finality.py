@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -125,6 +126,7 @@ class Finality:
         self._interval_s = interval_s
         self._write_heads = write_heads
         self._lanes: dict[int, FinalLane] = {}
+        self._leaving: dict[int, FinalLane] = {}
         self._guard = threading.Lock()
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -149,13 +151,28 @@ class Finality:
         with self._guard:
             self._lanes[lane.number] = lane
 
-    def remove(self, number: int) -> None:
-        """The lane is not worked any more when this returns, or after a bound: from then on it is fenced."""
+    def remove(self, *numbers: int) -> None:
+        """The lanes are not worked any more when this returns, or after a bound. From then on the group fences them; as
+        long as the group still gives one to this process, `leaving` says that it must not be taken anew yet."""
         with self._guard:
-            lane = self._lanes.pop(number, None)
-        if lane is not None and lane.lock.acquire(timeout=GIVE_UP_SECONDS):
-            lane.lost = lane.lost or LaneLost(f"lane {number} was given up")
-            lane.lock.release()
+            lanes = [self._lanes.pop(number) for number in numbers if number in self._lanes]
+            self._leaving.update({lane.number: lane for lane in lanes})
+        for lane in lanes:
+            lane.lost = lane.lost or LaneLost(f"lane {lane.number} was given up")
+        deadline = time.monotonic() + GIVE_UP_SECONDS
+        for lane in lanes:
+            if lane.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                lane.lock.release()
+
+    def leaving(self, number: int) -> bool:
+        """Whether a step of this lane is still under way that began before the lane was removed: where publishing goes
+        on isn't known before that step is over."""
+        with self._guard:
+            lane = self._leaving.get(number)
+            if lane is not None and not lane.lock.locked():
+                del self._leaving[number]
+                return False
+            return lane is not None
 
     def lost(self) -> dict[int, AiInfraError]:
         """Lanes that must be taken anew, and why."""
@@ -199,7 +216,8 @@ class Finality:
             with lane.lock:
                 self._make_final(lane)
                 self._show_age(lane)
-        self._publish([lane for lane in lanes if lane.lost is None and lane.checkpoint is not None])
+        while self._publish(lanes):
+            pass
         if any(lane.number == 0 and lane.lost is None for lane in lanes):
             self._write_heads(self._open())
 
@@ -226,19 +244,21 @@ class Finality:
         found = row.fetchone()
         metrics.INDEXER_UNCOVERED.labels(str(lane.number)).set(max(0.0, found[0]) if found is not None else 0.0)
 
-    def _publish(self, lanes: list[FinalLane]) -> None:
-        """All lanes in one transaction, until nothing is left to say."""
-        while lanes:
-            said: list[tuple[FinalLane, Publication]] = []
+    def _publish(self, lanes: list[FinalLane]) -> bool:
+        """The next messages of all lanes in one transaction; False where nothing is left to say, or nothing can be.
+
+        A lane is locked from before its position is read until it has moved: who removes it waits for that. The group's
+        metadata is of a moment at which all of them were held; newer one would let a lane through that has moved since.
+        """
+        with ExitStack() as locked:
             for lane in lanes:
-                publication = self._publication(lane)
-                if publication is not None:
-                    said.append((lane, publication))
-            if not said:
-                return
-            if not self._transact(said):
-                return
-            lanes = [lane for lane, _ in said if lane.lost is None]
+                locked.enter_context(lane.lock)
+            with self._guard:
+                held = [lane for lane in lanes if self._lanes.get(lane.number) is lane]
+            metadata = held[0].group_metadata if held else None
+            made = [(lane, self._publication(lane)) for lane in held]
+            said = [(lane, publication) for lane, publication in made if publication is not None]
+            return bool(said) and self._transact(said, metadata)
 
     def _publication(self, lane: FinalLane) -> Publication | None:
         if lane.checkpoint is None or lane.lost is not None:
@@ -254,20 +274,20 @@ class Finality:
         )
         return made if news or made.messages else None
 
-    def _transact(self, said: list[tuple[FinalLane, Publication]]) -> bool:
+    def _transact(self, said: list[tuple[FinalLane, Publication]], group_metadata: Any) -> bool:
         if self._producer is None:
             self._producer = self._make_producer()
         messages: list[Outgoing] = [message for _, publication in said for message in publication.messages]
         offsets = [offset for _, publication in said for offset in publication.offsets()]
         try:
             with metrics.INDEXER_STAGE.labels("publish").time():
-                self._producer.transact(messages, offsets, said[0][0].group_metadata)
+                self._producer.transact(messages, offsets, group_metadata)
         except AbortNeededError as error:
             # The group has moved on: the loop brings newer metadata where the lane is still held.
             metrics.BUS_ABORTS.labels("indexer", error.code).inc()
             log.info("publication put off", code=error.code, why=str(error))
             return False
-        connection = self._open()
+        # All of it is said: every lane's position moves before anything else can fail, or it would be said again.
         for lane, publication in said:
             for message in publication.messages:
                 if message.topic != PLAIN:
@@ -278,6 +298,8 @@ class Finality:
             if publication.after.size == size:
                 lane.announced = size
             metrics.INDEXER_POSITION.labels(str(lane.number), "published").set(publication.after.size)
+        connection = self._open()
+        for lane, publication in said:
             connection.execute(
                 "UPDATE lane_progress SET published_size = %s WHERE lane = %s AND published_size < %s",
                 (publication.after.size, lane.number, publication.after.size),

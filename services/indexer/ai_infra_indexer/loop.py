@@ -171,7 +171,7 @@ class Indexer:
     def _due(self) -> list[int]:
         now = time.monotonic()
         untaken = self._assignment.whole_lanes() - self._lanes.keys()
-        return sorted(n for n in untaken if self._retake_at.get(n, 0.0) <= now)
+        return sorted(n for n in untaken if self._retake_at.get(n, 0.0) <= now and not self._finality.leaving(n))
 
     def _take_one(self) -> None:
         """One lane a turn, so that a rebalance is heard of between two of them."""
@@ -219,9 +219,10 @@ class Indexer:
             self._consumer.pause([TopicPartition(t, p) for t, p in self._held() if p == number])
         self._put_off(number, error)
 
-    def _forget(self, number: int) -> None:
-        self._lanes.pop(number, None)
-        self._finality.remove(number)
+    def _forget(self, *numbers: int) -> None:
+        for number in numbers:
+            self._lanes.pop(number, None)
+        self._finality.remove(*numbers)
         metrics.BUS_LANES.labels("indexer").set(len(self._lanes))
 
     def _held(self) -> list[Source]:
@@ -258,10 +259,12 @@ class Indexer:
 
     def _give_up(self, partitions: list[TopicPartition]) -> None:
         self._assignment.remove([(p.topic, p.partition) for p in partitions])
-        for number in sorted({p.partition for p in partitions}):
-            if number in self._lanes:
-                self._forget(number)
-                log.info("lane given up", lane=number)
+        numbers = sorted({p.partition for p in partitions})
+        worked = [number for number in numbers if number in self._lanes]
+        self._forget(*worked)
+        if worked:
+            log.info("lanes given up", lanes=worked)
+        for number in numbers:
             self._troubles.pop(number, None)
             self._retake_at.pop(number, None)
 
