@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ai_infra.bus.judge import sender_of
+from ai_infra.bus.refusing import REASON_BYTES, Sender, refusal, refusal_id
 from ai_infra.errors import AiInfraError
-from ai_infra.events.compose import consequence_id
 from ai_infra.events.event import Record
 from ai_infra.events.generated import EventRefused, Reason
+from ai_infra.events.text import sayable
 from ai_infra_indexer.order import Source
 
 SERVICE: Final = "indexer"
 RULES: Final = "indexer/v1"
 MAX_SAID: Final = 1_000  # in one transaction: each is signed, and it must end well within its time-out
-_DETAIL: Final = 1_000
 
 # Nobody waits for an answer to an answer, and two sides that refuse each other's refusals would never end. What has no
 # model (a heartbeat, a finding) gets none anyway: its sender is a service, and it asks for nothing.
@@ -48,29 +48,19 @@ class Refusal:
 
     @property
     def id(self) -> str:
-        """Id of the event that tells it: the same however often the record is refused."""
-        return consequence_id(self.event_id, f"{EventRefused.TOPIC}/{SERVICE}")
+        return refusal_id(self.event_id, SERVICE)
 
     def body(self) -> EventRefused:
-        return EventRefused(
-            model=self.model,
-            event_id=self.event_id,
-            event_type=self.event_type,
-            event_hash=self.event_hash,
-            service=SERVICE,
-            signer=self.signer,
-            reasons=(Reason(code=self.code, detail=self.detail),),
-            rules=RULES,
-        )
+        sender = Sender(self.event_id, self.event_hash, self.signer, self.model, self.traceparent)
+        reasons = (Reason(code=self.code, detail=self.detail),)
+        return refusal(sender, self.event_type, reasons, service=SERVICE, rules=RULES)
 
 
 def refusal_of(record: Record, original: Record, error: AiInfraError, lanes: int) -> Refusal | None:
     """Who is to be told of the refusal of `record`, which brought `original`; None where nobody is."""
     sender = sender_of(original, error, lanes)
-    if sender is None or sender.model is None or original.topic in _UNANSWERED or error.code in _SILENT:
+    if sender is None or not sender.model or original.topic in _UNANSWERED or error.code in _SILENT:
         return None
-    # What an error quotes may be what Postgres can't hold and an event may not say.
-    detail = str(error).encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
     return Refusal(
         topic=record.topic,
         offset=record.offset,
@@ -80,7 +70,7 @@ def refusal_of(record: Record, original: Record, error: AiInfraError, lanes: int
         signer=sender.signer,
         model=sender.model,
         code=error.code,
-        detail=detail[:_DETAIL],
+        detail=sayable(str(error), REASON_BYTES),  # what an error quotes may be what Postgres can't hold
         traceparent=sender.traceparent,
     )
 

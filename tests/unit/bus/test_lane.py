@@ -15,8 +15,9 @@ from ai_infra.bus.batch import Batch
 from ai_infra.bus.decision import Decision, Refuse, WorkError
 from ai_infra.bus.halts import CONSECUTIVE_FAILURES, JunkBudget
 from ai_infra.bus.hearing import FORGET_AT_ONCE, FORGET_IDS_AFTER
-from ai_infra.bus.lane import RENUMBER_ACTION, RESUME_ACTION, Lane, Sender
+from ai_infra.bus.lane import RENUMBER_ACTION, RESUME_ACTION, Lane
 from ai_infra.bus.records import SELF, Halt, Head, PendingTimer, SeenId
+from ai_infra.bus.refusing import Sender
 from ai_infra.errors import AiInfraError
 from ai_infra.events.codec import decode_body, unframe
 from ai_infra.events.event import Record

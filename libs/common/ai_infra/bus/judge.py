@@ -8,8 +8,8 @@ from typing import Any, Final
 import structlog
 
 from ai_infra.bus.broadcast import Broadcast
-from ai_infra.bus.lane import Sender
 from ai_infra.bus.redrive import read_redrive
+from ai_infra.bus.refusing import Sender
 from ai_infra.errors import AiInfraError
 from ai_infra.events.event import Event, Record
 from ai_infra.events.exceptions import EventError
@@ -82,4 +82,4 @@ def sender_of(record: Record, error: AiInfraError, lanes: int) -> Sender | None:
     except EventError:
         return None
     attributes = unverified.attributes
-    return Sender(attributes.id, unverified.hash, attributes.signer, unverified.model or None, attributes.traceparent)
+    return Sender(attributes.id, unverified.hash, attributes.signer, unverified.model, attributes.traceparent)

@@ -32,19 +32,19 @@ from ai_infra.bus.decision import (
 from ai_infra.bus.halts import FailureRun, JunkBudget
 from ai_infra.bus.hearing import Hearing
 from ai_infra.bus.records import RUNTIME_RECORDS, SELF, Halt, PendingTimer, PendingWork
+from ai_infra.bus.refusing import Sender, refusal, refusal_id
 from ai_infra.bus.state import LaneState, check_fits
 from ai_infra.bus.voice import Surroundings, Voice
 from ai_infra.errors import AiInfraError
 from ai_infra.events.compose import consequence_id
 from ai_infra.events.event import Cause, Event, Record
-from ai_infra.events.generated import EventRefused, OperatorAction, Reason
+from ai_infra.events.generated import OperatorAction, Reason
 from ai_infra.events.text import sayable
 from ai_infra.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
 RESUME_ACTION: Final = "groups.resume"
-REASON_BYTES: Final = 1_000  # of the detail of a reason in `event.refused`: 32 of them are far below a body's limit
 RENUMBER_ACTION: Final = "groups.renumber"
 
 
@@ -52,17 +52,6 @@ class UndeclaredEventError(AiInfraError):
     """A service said, or was about to say, what it never declared."""
 
     code = "undeclared_event"
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Who is told of a refusal: the event that was refused and its signer. `model` is None where the key names none."""
-
-    event_id: str
-    event_hash: str
-    signer: str
-    model: str | None
-    traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +147,8 @@ class Lane:
         origin = Origin(event.id, event.model, Cause(event.id, event.lane), event.attributes.traceparent)
         try:
             self._decide(event, origin, batch)
-        except Refuse as refusal:
-            self._refuse(event, refusal.reasons, refusal.code, str(refusal), batch)
+        except Refuse as refused:
+            self._refuse(event, refused.reasons, refused.code, str(refused), batch)
             self._failures.succeeded()
         except Exception as error:  # noqa: BLE001 - whatever decide raises is this event's dead letter, not our end
             return self._decide_failed(event, error, batch)
@@ -184,9 +173,7 @@ class Lane:
         if sender is None:
             return True
         self._hearing.failed(sender.event_id, sender.event_hash, record.append_time_ms)
-        if sender.model is not None:
-            reasons = (Reason(code=error.code, detail=str(error)),)
-            self._say_refused(sender, sender.model, record.topic, reasons, batch)
+        self._say_refused(sender, record.topic, (Reason(code=error.code, detail=str(error)),), batch)
         if error.code in {"undecodable_body", "unknown_schema"}:
             return self._count_failure(error.code, str(error))
         return True
@@ -344,31 +331,22 @@ class Lane:
         batch.count(metrics.BUS_RECORDS, self._service.name, event.type, "refused")
         self._bury(event.record, code, why, batch)
         self._hearing.remember(event, failed=True)
-        if event.model:  # else it is a lane's, and there is no key to answer under
-            sender = Sender(event.id, event.hash, event.signer, event.model, event.attributes.traceparent)
-            self._say_refused(sender, event.model, event.type, reasons, batch)
+        self._say_refused(Sender.of(event), event.type, reasons, batch)
 
-    def _say_refused(
-        self, sender: Sender, model: str, event_type: str, reasons: tuple[Reason, ...], batch: Batch
-    ) -> None:
-        event_id = sender.event_id
-        body = EventRefused(
-            model=model,
-            event_id=event_id,
-            event_type=event_type,
-            event_hash=sender.event_hash,
-            service=self._service.name,
-            signer=sender.signer,
-            reasons=tuple(
-                Reason(code=sayable(r.code, 100), detail=sayable(r.detail, REASON_BYTES)) for r in reasons[:32]
-            ),
-            rules=self._service.rules,
+    def _say_refused(self, sender: Sender, event_type: str, reasons: tuple[Reason, ...], batch: Batch) -> None:
+        if not sender.model:
+            return
+        name = self._service.name
+        body = refusal(sender, event_type, reasons, service=name, rules=self._service.rules)
+        self._voice.say(
+            Say(body, subject=sender.event_id),
+            refusal_id(sender.event_id, name),
+            batch,
+            now=self._voice.now(),
+            model=sender.model,
+            causes=(Cause(sender.event_id, self.number),),
+            traceparent=sender.traceparent,
         )
-        refusal_id = consequence_id(event_id, f"{EventRefused.TOPIC}/{self._service.name}")
-        causes = (Cause(event_id, self.number),)
-        say = Say(body, subject=event_id)
-        now, trace = self._voice.now(), sender.traceparent
-        self._voice.say(say, refusal_id, batch, now=now, model=model, causes=causes, traceparent=trace)
 
     def _decide_failed(self, event: Event[Any], error: Exception, batch: Batch) -> bool:
         log.exception("decide failed", lane=self.number, event_id=event.id, event_type=event.type)

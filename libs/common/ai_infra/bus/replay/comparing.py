@@ -4,36 +4,12 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
-from ai_infra.bus.decision import Refuse
 from ai_infra.errors import AiInfraError
 from ai_infra.events.codec import encode_body
-from ai_infra.events.event import Event
 from ai_infra.events.exceptions import EventError
-from ai_infra.events.generated import EventRefused, Reason
-from ai_infra.events.text import sayable
 from ai_infra.trust.exceptions import TrustError
-
-MAX_REASONS: Final = 32
-REASON_BYTES: Final = 1_000  # as the runtime cuts them
-
-
-def refusal_of(refusal: Refuse, event: Event[Any], service: str, rules: str) -> EventRefused:
-    """As the runtime says it."""
-    return EventRefused(
-        model=event.model,
-        event_id=event.id,
-        event_type=event.type,
-        event_hash=event.hash,
-        service=service,
-        signer=event.signer,
-        reasons=tuple(
-            Reason(code=sayable(r.code, 100), detail=sayable(r.detail, REASON_BYTES))
-            for r in refusal.reasons[:MAX_REASONS]
-        ),
-        rules=rules,
-    )
 
 
 def different(said: Any, given: Any) -> list[str]:

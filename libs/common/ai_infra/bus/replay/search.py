@@ -9,7 +9,8 @@ from itertools import islice, product
 from typing import Any, Final
 
 from ai_infra.bus.decision import NO_POLICY, Context, Decision, Done, Refuse, Say, Tick, Trigger
-from ai_infra.bus.replay.comparing import different, refusal_of, runtime_codes, short
+from ai_infra.bus.refusing import Sender, refusal
+from ai_infra.bus.replay.comparing import different, runtime_codes, short
 from ai_infra.bus.replay.here import Here
 from ai_infra.bus.replay.words import Difference, Disagrees, Known, Moment, Placed, Replayed, Replayer
 from ai_infra.events.event import Cause, Event
@@ -353,8 +354,8 @@ class Model:
         )
         try:
             return self._versions[said.body.rules](here, trigger, context)
-        except Refuse as refusal:
-            return refusal
+        except Refuse as refused:
+            return refused
         except (KeyError, ValueError, TypeError, AttributeError):
             return None  # in this order of hearing the rules have no answer
 
@@ -367,7 +368,9 @@ class Model:
         if isinstance(decided, Refuse):
             if not isinstance(trigger, Event):
                 return 0
-            says = [Say(refusal_of(decided, trigger, self._replayer.service, said.body.rules), subject=trigger.id)]
+            service, rules = self._replayer.service, said.body.rules
+            body = refusal(Sender.of(trigger), trigger.type, decided.reasons, service=service, rules=rules)
+            says = [Say(body, subject=trigger.id)]
         else:
             says = list(decided.events)
         found = self._outputs[index : index + len(says)]
