@@ -38,6 +38,11 @@ class Around:
         self._producer = Producer(producer_config(settings, f"{SERVICE}.dlq"))
         self._budgets: dict[int, JunkBudget] = {}
         self._undelivered: list[str] = []
+        self._caught_up = False
+
+    def turn(self) -> None:
+        """To be called before records are read: they may name a newer keyring than the last look has shown."""
+        self._caught_up = False
 
     def broadcasts(self, after: Mapping[str, int]) -> list[Record]:
         """Accepted broadcast records from these offsets on, in the order of their append; a keyring before a policy
@@ -46,7 +51,11 @@ class Around:
         return sorted(found, key=lambda r: (r.append_time_ms, BROADCAST_TOPICS.index(r.topic), r.offset))
 
     def catch_up(self) -> None:
-        self._broadcast.catch_up(CATCH_UP_SECONDS)
+        """One look serves all that was read before it, in whatever lane: junk that names a keyring which exists nowhere
+        must not cost a look for each record, or a writer without a key slows all lanes down."""
+        if not self._caught_up:
+            self._broadcast.catch_up(CATCH_UP_SECONDS)
+            self._caught_up = True
 
     def ends(self, lane: int) -> Mapping[Source, int]:
         """Where the lane's inputs end now, for readers of committed records. Raises KafkaUnavailableError."""

@@ -43,7 +43,7 @@ class Surroundings(Protocol):
         ...
 
     def catch_up(self) -> None:
-        """Read the broadcast topics to their ends as of now."""
+        """Read the broadcast topics to their ends as of now, or as of any moment after the newest record was read."""
         ...
 
     def ends(self, lane: int) -> Mapping[Source, int]:

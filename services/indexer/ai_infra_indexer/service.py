@@ -119,7 +119,12 @@ def build(process: ServiceProcess, completeness: CompletenessWatch) -> Indexer:
     finality.start()
     log.info("keys open", audit=taker.audit.key_id, chain=taker.chain.key_id, keyring=keyring.version)
     config = {**group_config(settings, group_of(NAME)), "enable.partition.eof": True}
-    return Indexer(config, SERVICE_INPUTS[NAME], taker, finality, process.turn)
+
+    def each_turn() -> None:
+        process.turn()
+        taker.around.turn()
+
+    return Indexer(config, SERVICE_INPUTS[NAME], taker, finality, each_turn)
 
 
 def anew(settings: Settings) -> Callable[[int], Reprojected]:
@@ -149,7 +154,7 @@ class Taker:
         self._store = store
         self._archive_uri = archive_uri
         self._roots = load_roots(settings)
-        self._around = Around(settings, process.broadcast)
+        self.around = Around(settings, process.broadcast)
         self._connection: Connection | None = None
         self.audit = open_audit_signer(settings, process.keyrings.latest)
         self.chain = open_chain_signer(settings, process.keyrings.latest)
@@ -180,7 +185,7 @@ class Taker:
             found = consumer.committed([TopicPartition(*place) for place in places], timeout=COMMITTED_SECONDS)
             return {(place.topic, place.partition): place.offset for place in found}
 
-        offsets = {**stored, **placed(stored, self._around.begins, committed, sources)}
+        offsets = {**stored, **placed(stored, self.around.begins, committed, sources)}
         if position.size > taken.head.size:
             log.error(
                 "audit-events has more than the log: the log was begun anew under a Kafka that remembers the old one",
@@ -190,7 +195,7 @@ class Taker:
             )
         verifier = LaneVerifier(taken.keyrings, settings.log.lanes, verifier_for(settings, taken.keyrings))
         handover = Handover(number, taken.head.origin, MAX_BYTES // settings.log.lanes)
-        lane = Lane(connection, taken.head, offsets, verifier, self.chain, self._around, handover)
+        lane = Lane(connection, taken.head, offsets, verifier, self.chain, self.around, handover)
         final = FinalLane(number, archive, taken.edge, taken.edge_hash, checkpoint, position, handover)
         return lane, final
 
