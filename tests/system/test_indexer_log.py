@@ -104,7 +104,9 @@ class Town:
                 entries = [model.event(event_id) for event_id in ids]
             return all(entry is not None and entry.position < done[entry.lane] for entry in entries)
 
-        assert wait_until(final, PATIENCE), "waited in vain for the events to be final"
+        assert wait_until(final, PATIENCE), (
+            f"waited in vain for the events to be final; the indexer said last:\n{self.stack.logs('indexer', 20)}"
+        )
 
     def problems(self) -> list[Problem]:
         """What an audit of archive and Postgres finds."""
