@@ -29,7 +29,7 @@ def event(seq: int, *, which: str = "", producer: str = "trainer/0", epoch: int 
     name = f"{producer}/{epoch}"
     before = prev if prev is not None else (digest(f"{name}/{seq - 1}") if seq > 1 else None)
     own = digest(f"{name}/{seq}{which}")
-    return Said(0, "job.status", "trainer-1", own, 0, producer, epoch, seq, before)
+    return Said(0, "job.status", own, "trainer-1", own, 0, producer, epoch, seq, before)
 
 
 def ledger_of(said: list[Said], *, settle_ms: int = 0, step_ms: int = 1000) -> LaneCompleteness:
@@ -142,7 +142,9 @@ def test_an_event_that_was_replaced_shows_by_what_its_successor_says_of_it() -> 
 
 
 def test_a_number_whose_event_the_log_has_refused_is_not_withheld() -> None:
-    refusal = Said(0, "event.refused", "indexer-1", digest("r"), 0, "indexer/0", 1, 1, refused=digest("trainer/0/1/2"))
+    refusal = Said(
+        0, "event.refused", "r", "indexer-1", digest("r"), 0, "indexer/0", 1, 1, refused=digest("trainer/0/1/2")
+    )
     report = ledger_of([event(1), event(3), refusal])
     assert [(g.first, g.last, g.refused, g.withheld) for g in report.gaps] == [(2, 2, True, 0)]
     assert report.complete
@@ -151,10 +153,20 @@ def test_a_number_whose_event_the_log_has_refused_is_not_withheld() -> None:
 
 
 def test_outside_events_are_listed_as_uncounted() -> None:
-    outside = Said(0, "promotion.requested", "orchestrator-1", digest("o"), 0)
-    report = ledger_of([outside, replace(outside, event_hash=digest("p")), event(1)])
+    outside = Said(0, "promotion.requested", "o", "orchestrator-1", digest("o"), 0)
+    report = ledger_of([outside, replace(outside, event_id="p", event_hash=digest("p")), event(1)])
     assert report.uncounted == (("orchestrator-1", "promotion.requested", 2),)
     assert report.complete
+
+
+@pytest.mark.parametrize("order", [(0, 2), (2, 0)])
+def test_an_outside_event_that_is_in_the_log_twice_is_named_at_its_later_position(order: tuple[int, int]) -> None:
+    outside = Said(0, "promotion.requested", "o", "orchestrator-1", digest("o"), 0)
+    ledger = Ledger(0)
+    assert [ledger.take(replace(outside, position=position)) for position in order] == [True, False]
+    report = ledger.report(settle_ms=0)
+    assert report.doubled == (2,)
+    assert not report.complete
 
 
 def test_numbers_far_apart_cost_no_memory_between_them() -> None:

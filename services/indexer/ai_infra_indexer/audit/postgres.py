@@ -1,9 +1,14 @@
-"""A lane as Postgres shows it: its rows by themselves, and against the archive's checkpoint."""
+"""A lane as Postgres shows it: its rows by themselves, and against the archive's checkpoint.
+
+Old rows may have left Postgres (`pruning.py`): then the chain begins at the low water that was written down, which the
+archive must confirm, and the keyrings of before come from their own table: the root keys vouch for them.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,12 +17,16 @@ from psycopg.rows import dict_row
 
 from ai_infra.objects.exceptions import ObjectsError, ObjectsUnavailable
 from ai_infra.tlog.exceptions import TlogError
+from ai_infra.trust.exceptions import KeyringError
 from ai_infra.trust.keyring import Roots
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra_indexer import kernel
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.audit.archive import note_bad
 from ai_infra_indexer.audit.report import LaneReport, Progress
+from ai_infra_indexer.entry import decode
+from ai_infra_indexer.exceptions import MalformedEntry
+from ai_infra_indexer.pruning import low_water
 from ai_infra_indexer.replay import BadEntry, Replay
 from ai_infra_indexer.sequence import Head, Line
 from ai_infra_indexer.store import Connection
@@ -47,7 +56,6 @@ def audit_postgres(
     """
     began = time.monotonic()
     report = LaneReport(lane, "postgres")
-    replay = Replay(Head(lane, origin), Keyrings(roots), lanes, chain_signatures=True)
     # The checkpoint before the rows: the log may grow meanwhile, and what is covered was in Postgres before it was.
     comparison = _Comparison(archived, report)
     with connection.transaction():
@@ -56,6 +64,8 @@ def audit_postgres(
         if head is None:
             report.add(None, "no_lane", f"lane {lane} is not in the database")
             return report
+        low = replace(low_water(connection, lane), origin=origin)
+        replay = Replay(low, _keyrings_below(connection, low, roots, report), lanes, chain_signatures=True)
         for rows in _chunks(connection, lane):
             for row in rows:
                 _check_row(replay, row, report)
@@ -68,7 +78,7 @@ def audit_postgres(
         ).fetchall()
     for (position,) in stray:
         report.add(position, "stray_chain_row", "audit_events has a row that no entry belongs to")
-    report.entries = replay.head.size
+    report.entries = replay.head.size - low.size
     report.keyring_version = replay.keyrings.latest_version
     if (head[0], head[1]) != (replay.head.size, replay.head.head_hash):
         report.add(
@@ -77,7 +87,7 @@ def audit_postgres(
             f"the lane's head says {head[0]} entries and hash {head[1]}, its rows end at {replay.head.size} with "
             f"{replay.head.head_hash}",
         )
-    comparison.end(replay)
+    comparison.end(replay, low)
     report.seconds = time.monotonic() - began
     return report
 
@@ -90,7 +100,25 @@ def _chunks(connection: Connection, lane: int) -> Iterator[list[dict[str, Any]]]
             yield rows
 
 
+def _keyrings_below(connection: Connection, low: Head, roots: Roots, report: LaneReport) -> Keyrings:
+    """The keyrings that were entered among the rows that were pruned."""
+    keyrings = Keyrings(roots)
+    rows = connection.execute(
+        "SELECT position, keyring FROM keyrings WHERE lane = %s AND position < %s ORDER BY version",
+        (low.lane, low.size),
+    ).fetchall()
+    for position, text in rows:
+        try:
+            keyrings.accept(text)
+        except KeyringError as error:
+            report.add(position, error.code, f"the keyring that was entered here does not verify: {error}")
+    return keyrings
+
+
 def _check_row(replay: Replay, row: Mapping[str, Any], report: LaneReport) -> None:
+    if row["position"] < replay.head.size:
+        report.add(row["position"], "stray_row", "entries has a row below the lane's low water")
+        return
     while replay.head.size < row["position"]:
         report.add(replay.head.size, "missing_row", "entries has no row at this position")
         replay.resume_after(None)
@@ -230,7 +258,9 @@ class _Comparison:
         if at < len(self._bundle) and self._bundle[at] != raw:
             self._report.add(position, "differs_from_archive", "the entry in Postgres is not the archived one")
 
-    def end(self, replay: Replay) -> None:
+    def end(self, replay: Replay, low: Head) -> None:
+        if low.size:
+            self._check_low_water(low)
         if self._archived is None or self._note is None:
             return
         if replay.head.size < self._size:
@@ -241,3 +271,25 @@ class _Comparison:
                 "indexer, which fills it up, or rebuild",
             )
         self._report.checkpoint_size = self._size
+
+    def _check_low_water(self, low: Head) -> None:
+        """Rows may only be gone where the archive has them, and the rest must go on from there."""
+        if self._archived is None:
+            return
+        if low.size > self._size:
+            what = f"rows below {low.size} were pruned, the archive's checkpoint covers only {self._size}"
+            self._report.add(self._size, "pruned_too_far", f"{what}: the rest is nowhere")
+            return
+        try:
+            [(_, raws)] = self._archived.bundles(low.size - 1, low.size)
+            last = decode(raws[0]).link
+        except ObjectsUnavailable:
+            raise
+        except (ObjectsError, TlogError, MalformedEntry):
+            return  # the audit of the archive names what is wrong there
+        if (last.hash, last.ts_us) != (low.head_hash, low.last_ts_us):
+            self._report.add(
+                low.size - 1,
+                "wrong_low_water",
+                f"the rows that are left go on from hash {low.head_hash}, the archived entry before them has {last.hash}",
+            )

@@ -9,6 +9,7 @@ from typing import Any, Final
 from ai_infra.events.event import Event
 from ai_infra.events.generated import ArtifactRegistered
 from ai_infra.trust.keyring import Keyring
+from ai_infra_indexer.completeness.ledger import Ledger, Said
 
 Progress = Callable[[int], None]
 """Told the number of entries that were looked at."""
@@ -55,6 +56,7 @@ class LaneReport:
     seconds: float = 0.0
     problems: list[Problem] = field(default_factory=list)
     registered: list[RegisteredBytes] = field(default_factory=list)
+    _heard: Ledger = field(default_factory=lambda: Ledger(0), repr=False)
 
     @property
     def ok(self) -> bool:
@@ -68,7 +70,13 @@ class LaneReport:
             self.problems.append(Problem(self.lane, self.source, None, "more", "and more problems of this lane"))
 
     def note(self, position: int, event: Event[Any]) -> None:
-        """Remember what a registration vouches for."""
+        """Name an event that the log has at an earlier position already; remember what a registration vouches for.
+
+        Whether anything is missing, or was said differently under one number, is for `audit complete`: the log is
+        right to hold that.
+        """
+        if not self._heard.take(_said(position, event)):
+            self.add(position, "sequenced_twice", f"the event {event.id} is in the log before this position already")
         body = event.body
         if isinstance(body, ArtifactRegistered):
             artifact = f"artifact {body.artifact_id}"
@@ -78,3 +86,17 @@ class LaneReport:
                     self.lane, position, f"manifest of {artifact}", body.manifest_uri, body.manifest_sha256
                 ),
             ]
+
+
+def _said(position: int, event: Event[Any]) -> Said:
+    return Said(
+        position=position,
+        type=event.type,
+        event_id=event.id,
+        signer=event.signer,
+        event_hash=event.hash,
+        append_ms=event.record.append_time_ms,
+        producer=event.producer,
+        epoch=event.epoch,
+        seq=event.seq,
+    )

@@ -17,7 +17,8 @@ from ai_infra.tlog.exceptions import TlogError
 from ai_infra.tlog.heads import OpenedHeads, heads_origin, open_heads
 from ai_infra.tlog.note import VerifierKey
 from ai_infra.trust.keyring import Keyring
-from ai_infra_indexer.archived import ArchivedLane, audit_keys
+from ai_infra.trust.log_keys import audit_keys
+from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.audit.report import Problem
 from ai_infra_indexer.continuity import Continuity, continuity
 from ai_infra_indexer.cosignatures import Cosigned, cosignature_path, cosigned_of, open_by_witnesses

@@ -9,7 +9,10 @@ Two events under one number are equivocation; so is an event whose `prev` is not
 log: its producer has signed another one under that number. A number whose event the log has refused is not withheld:
 the refusal names the hash that the next event's `prev` has.
 
-Memory: 16 bytes of each event's hash, in pages of 256 numbers.
+An event without a number is known by its id, which its sender gives to nothing else: one id at two positions is an
+event that was sequenced twice. The indexer refuses the second, so only who writes past it brings that about.
+
+Memory: 16 bytes of each numbered event's hash, in pages of 256 numbers; the id of each one without a number.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ class Said:
 
     position: int
     type: str
+    event_id: str
     signer: str
     event_hash: str
     append_ms: int
@@ -102,7 +106,7 @@ class LaneCompleteness:
     gaps: tuple[Gap, ...]
     equivocations: tuple[Equivocation, ...]
     doubled: tuple[int, ...]
-    """Positions of events that were sequenced before, under the same number."""
+    """Positions of events that were sequenced before: under the same number, or, uncounted, under the same id."""
     uncounted: tuple[tuple[str, str, int], ...]
     """(signer, event type, how many) of those who have nowhere to keep a counter: a missing one would not show."""
 
@@ -133,13 +137,14 @@ class Ledger:
         self._counters: dict[_Producer, _Counter] = {}
         self._equivocations: set[Equivocation] = set()
         self._doubled: list[int] = []
+        self._ids: dict[str, int] = {}
         self._uncounted: dict[tuple[str, str], int] = {}
         self._refused: set[bytes] = set()
         self._entries = 0
         self._newest_ms = 0
 
-    def take(self, said: Said) -> None:
-        """Note an entry."""
+    def take(self, said: Said) -> bool:
+        """Note an entry; False where its event was sequenced before."""
         self._entries += 1
         self._newest_ms = max(self._newest_ms, said.append_ms)
         if said.refused is not None:
@@ -147,8 +152,14 @@ class Ledger:
         if said.producer is None or said.epoch is None or said.seq is None:
             key = (said.signer, said.type)
             self._uncounted[key] = self._uncounted.get(key, 0) + 1
-            return
+            before = self._ids.setdefault(said.event_id, said.position)
+            if before == said.position:
+                return True
+            self._doubled.append(max(before, said.position))
+            self._ids[said.event_id] = min(before, said.position)
+            return False
         counter = self._counters.setdefault((said.producer, said.epoch), _Counter())
+        doubled = len(self._doubled)
         self._count(counter, said, said.producer, said.epoch, said.seq)
         if said.beat is not None:
             epoch, seq, event_hash = said.beat
@@ -158,6 +169,7 @@ class Ledger:
                 named.named_by = (said.position, said.append_ms)
             if event_hash:
                 self._expect(named, said.producer, epoch, seq, _short(event_hash), said.position)
+        return len(self._doubled) == doubled
 
     def report(self, *, settle_ms: int) -> LaneCompleteness:
         """What is known so far. `settle_ms`: how much later than a gap the newest entry must be for it to count."""

@@ -41,6 +41,7 @@ def said_in(raw: bytes, lanes: int) -> Said:
     return Said(
         position=entry.position,
         type=entry.type,
+        event_id=entry.event_id,
         signer=str(said["signer"]),
         event_hash=entry.event_hash,
         append_ms=entry.append_time_ms,

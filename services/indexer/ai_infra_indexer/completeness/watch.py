@@ -178,10 +178,13 @@ class CompletenessWatch:
 
     def _read(self, connection: Connection, lane: int) -> _Lane:
         """What is in the lane as of now."""
-        row = connection.execute("SELECT size FROM lanes WHERE lane = %s", (lane,)).fetchone()
-        size = row[0] if row is not None else 0
+        row = connection.execute(
+            "SELECT size, pruned_size FROM lanes JOIN lane_progress USING (lane) WHERE lane = %s", (lane,)
+        ).fetchone()
+        size, pruned = row if row is not None else (0, 0)
         known = self._lanes.get(lane)
-        if known is None or known.next_position > size:  # the database was replaced by an older one
+        # The database was replaced by an older one, or what is news here has left it already.
+        if known is None or not pruned <= known.next_position <= size:
             known = self._lanes[lane] = _from_history(connection, lane, size)
         while known.next_position < size:
             rows = connection.execute(_NEWS, (lane, known.next_position, _CHUNK)).fetchall()
