@@ -23,7 +23,8 @@ from ai_infra.objects.reader import open_store
 from ai_infra.settings import Settings
 from ai_infra.tlog.heads import heads_origin, open_heads
 from ai_infra.trust.ed25519 import new_seed
-from ai_infra_indexer.archived import ArchivedLane, audit_keys
+from ai_infra.trust.log_keys import audit_keys
+from ai_infra_indexer.archived import ArchivedLane
 
 PATIENCE = 60.0
 

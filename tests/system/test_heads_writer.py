@@ -20,9 +20,10 @@ from ai_infra.tlog.heads import Heads, LaneHead, heads_origin, open_heads, sign_
 from ai_infra.tlog.note import COSIGNATURE, NoteSigner
 from ai_infra.tlog.tree import EMPTY_ROOT
 from ai_infra.trust.keyring import AUDIT, Key, Keyring, Revocation, Roots
+from ai_infra.trust.log_keys import audit_keys
 from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer.archive import LaneArchive
-from ai_infra_indexer.archived import ArchivedLane, audit_keys
+from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.cosignatures import CosignatureRefused, cosignature_path, read_cosigned, take_in
 from ai_infra_indexer.heads import HeadsWriter
 from ai_infra_indexer.store import ensure_lane

@@ -22,7 +22,8 @@ from ai_infra.tlog.growth import RightEdge, TileWrite
 from ai_infra.tlog.note import NoteSigner, SigningKey
 from ai_infra.tlog.tiles import TILE_WIDTH
 from ai_infra.trust.keyring import Keyring
-from ai_infra_indexer.archived import ArchivedLane, audit_keys
+from ai_infra.trust.log_keys import audit_keys
+from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.exceptions import Forked
 
 SUPERSEDED_LOCK: Final = timedelta(days=1)

@@ -8,53 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final
 
-from ai_infra.objects.exceptions import NotFound
-from ai_infra.objects.reader import ObjectReader
+from ai_infra.objects.lane_files import MAX_NOTE_BYTES, LaneFiles
 from ai_infra.tlog.checkpoint import Checkpoint, OpenedCheckpoint, open_checkpoint
 from ai_infra.tlog.exceptions import BadTile
 from ai_infra.tlog.growth import RightEdge
-from ai_infra.tlog.heads import lane_origin
-from ai_infra.tlog.note import VerifierKey, parse_note
-from ai_infra.tlog.tiles import (
-    TILE_WIDTH,
-    bundle_width,
-    decode_bundle,
-    entries_path,
-    parse_path,
-    tile_path,
-    tile_width,
-)
-from ai_infra.trust.keyring import AUDIT, Keyring
-
-MAX_BUNDLE_BYTES: Final = TILE_WIDTH * (2 + 65_535)
-_MAX_NOTE: Final = 1 << 20
+from ai_infra.tlog.note import parse_note
+from ai_infra.tlog.tiles import TILE_WIDTH, bundle_width, entries_path, parse_path, tile_width
+from ai_infra.trust.keyring import Keyring
+from ai_infra.trust.log_keys import audit_keys
 
 
-class ArchivedLane:
+class ArchivedLane(LaneFiles):
     """The read side of one lane's log."""
-
-    def __init__(self, reader: ObjectReader, log_origin: str, lane: int) -> None:
-        self.lane = lane
-        self.origin = lane_origin(log_origin, lane)
-        self._reader = reader
-        self._prefix = f"lanes/{lane}/"
 
     @property
     def uri(self) -> str:
         return f"{self._reader.uri.rstrip('/')}/{self._prefix}"
 
-    def note(self) -> bytes | None:
-        """The newest checkpoint's bytes, unverified; None where the lane has none."""
-        try:
-            return self._reader.get(f"{self._prefix}checkpoint", max_bytes=_MAX_NOTE)
-        except NotFound:
-            return None
-
     def kept(self, size: int) -> bytes:
         """The bytes of the checkpoint that was kept for good at this size, unverified. Raises NotFound."""
-        return self._reader.get(f"{self._prefix}checkpoints/{size:020d}", max_bytes=_MAX_NOTE)
+        return self._reader.get(f"{self._prefix}checkpoints/{size:020d}", max_bytes=MAX_NOTE_BYTES)
 
     def kept_sizes(self) -> list[int]:
         """The sizes at which checkpoints were kept, in order."""
@@ -64,7 +38,7 @@ class ArchivedLane:
 
     def beside(self, path: str) -> bytes:
         """A note that lies beside the log, below the lane's prefix, unverified. Raises NotFound."""
-        return self._reader.get(f"{self._prefix}{path}", max_bytes=_MAX_NOTE)
+        return self._reader.get(f"{self._prefix}{path}", max_bytes=MAX_NOTE_BYTES)
 
     def claimed_size(self, note: bytes) -> int:
         """The size that a note speaks of. Unverified: only good for knowing how much to read before verifying it."""
@@ -78,11 +52,6 @@ class ArchivedLane:
         keys = audit_keys(keyring, self.origin, standing=standing)
         return open_checkpoint(note, origin=self.origin, log_keys=keys)
 
-    def bundle(self, index: int, width: int) -> list[bytes]:
-        """`width` entries of a bundle; a fuller one is cut. Raises NotFound or BadTile."""
-        entries = decode_bundle(self.read_bundle(index, width))
-        return entries[:width]
-
     def bundles(self, start: int, size: int) -> Iterator[tuple[int, list[bytes]]]:
         """The entries from `start` up to `size`, bundle by bundle, each with the position of its first."""
         for index in range(start // TILE_WIDTH, -(-size // TILE_WIDTH)):
@@ -95,14 +64,6 @@ class ArchivedLane:
         """The level 0 tile beside a bundle."""
         width = tile_width(0, index, size)
         return self.read_tile(0, index, width)[: 32 * width]
-
-    def read_bundle(self, index: int, width: int) -> bytes:
-        """Bytes of an entry bundle; where the partial one is gone, those of the full one."""
-        return self._partial_or_full(entries_path(index, width), entries_path(index), MAX_BUNDLE_BYTES)
-
-    def read_tile(self, level: int, index: int, width: int) -> bytes:
-        """Bytes of a hash tile; where the partial one is gone, those of the full one."""
-        return self._partial_or_full(tile_path(level, index, width), tile_path(level, index), TILE_WIDTH * 32)
 
     def edge(self, size: int, root: bytes) -> RightEdge:
         """The right edge of the tree of `size` leaves, checked against its root."""
@@ -133,23 +94,9 @@ class ArchivedLane:
 
     def schema(self, sha256: str) -> bytes:
         """The archived schema of that name, unverified. Raises NotFound."""
-        return self._reader.get(f"schemas/{sha256}.avsc", max_bytes=_MAX_NOTE)
+        return self._reader.get(f"schemas/{sha256}.avsc", max_bytes=MAX_NOTE_BYTES)
 
     def _widest(self, index: int) -> int:
         prefix = f"{self._prefix}{entries_path(index)}.p/"
         widths = (path.removeprefix(prefix) for path in self._reader.list(prefix))
         return max((int(width) for width in widths if width.isdecimal()), default=0)
-
-    def _partial_or_full(self, partial: str, full: str, max_bytes: int) -> bytes:
-        if partial == full:
-            return self._reader.get(self._prefix + full, max_bytes=max_bytes)
-        try:
-            return self._reader.get(self._prefix + partial, max_bytes=max_bytes)
-        except NotFound:
-            return self._reader.get(self._prefix + full, max_bytes=max_bytes)
-
-
-def audit_keys(keyring: Keyring, origin: str, *, standing: bool = False) -> list[VerifierKey]:
-    """The keys that may sign this log's checkpoints; `standing`: only those that are not revoked."""
-    keys = [key for key in keyring.keys.values() if key.use == AUDIT]
-    return [VerifierKey(origin, k.public_key) for k in keys if not standing or k.id not in keyring.revocations]

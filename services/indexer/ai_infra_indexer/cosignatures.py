@@ -23,8 +23,9 @@ from ai_infra.tlog.checkpoint import Checkpoint, OpenedCheckpoint, open_checkpoi
 from ai_infra.tlog.exceptions import MalformedNote, TlogError
 from ai_infra.tlog.note import COSIGNATURE, Note, VerifiedSignature, VerifierKey, parse_note, parse_vkey
 from ai_infra.trust.keyring import Keyring
+from ai_infra.trust.log_keys import audit_keys
 from ai_infra_indexer.archive import SUPERSEDED_LOCK
-from ai_infra_indexer.archived import ArchivedLane, audit_keys
+from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.continuity import Continuity, continuity
 from ai_infra_indexer.exceptions import IndexerError
 

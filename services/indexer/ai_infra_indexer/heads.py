@@ -24,8 +24,9 @@ from ai_infra.tlog.heads import Heads, LaneHead, heads_origin, open_heads, sign_
 from ai_infra.tlog.note import NoteSigner, SigningKey
 from ai_infra.tlog.tree import EMPTY_ROOT
 from ai_infra.trust.keyring import Keyring
+from ai_infra.trust.log_keys import audit_keys
 from ai_infra_indexer.archive import SUPERSEDED_LOCK
-from ai_infra_indexer.archived import ArchivedLane, audit_keys
+from ai_infra_indexer.archived import ArchivedLane
 
 log = structlog.get_logger(__name__)
 

@@ -23,20 +23,17 @@ from ai_infra.events.event import Record
 from ai_infra.events.exceptions import CanonicalError
 from ai_infra.events.parse import parse_headers
 from ai_infra.events.statement import EVENT_PAYLOAD_TYPE, event_hash, pae
-from ai_infra.objects.exceptions import NotFound
+from ai_infra.objects.lane_files import LaneFiles
 from ai_infra.objects.reader import BucketReader, ObjectReader, open_store
 from ai_infra.objects.store import ObjectStore
 from ai_infra.settings import Settings
 from ai_infra.tlog.checkpoint import OpenedCheckpoint, open_checkpoint
-from ai_infra.tlog.heads import lane_origin
-from ai_infra.tlog.note import VerifierKey
 from ai_infra.tlog.proof_file import LogProof, verify_log_proof
 from ai_infra.tlog.proofs import TileHashes
-from ai_infra.tlog.tiles import TILE_WIDTH, bundle_width, decode_bundle, entries_path, tile_path
-from ai_infra.trust.keyring import AUDIT, Keyring
+from ai_infra.tlog.tiles import TILE_WIDTH, bundle_width
+from ai_infra.trust.keyring import Keyring
+from ai_infra.trust.log_keys import audit_keys
 
-_MAX_BUNDLE: Final = TILE_WIDTH * (2 + 65_535)
-_MAX_NOTE: Final = 1 << 20
 _EARLIER: Final = timedelta(minutes=10)  # an entry older than the event by more than any clock's error can't be it
 
 
@@ -61,17 +58,12 @@ class Receipt:
     proof: bytes = field(repr=False)
 
     def verify(self, keyring: Keyring) -> OpenedCheckpoint:
-        """The checkpoint that covers the event, by the audit keys of a keyring. Raises BadReceipt or a TlogError."""
+        """The checkpoint that covers the event, by the audit keys that the keyring does not revoke. Raises BadReceipt
+        or a TlogError; for an event that is in the log, there is a receipt by the new key then."""
         if _hash_of(self.entry) != self.event_hash:
             raise BadReceipt(f"the entry does not hold event {self.event_id} with hash {self.event_hash}")
-        return verify_log_proof(
-            self.proof, entry=self.entry, origin=self.origin, log_keys=audit_keys(keyring, self.origin)
-        )
-
-
-def audit_keys(keyring: Keyring, origin: str) -> list[VerifierKey]:
-    """The keys that may sign checkpoints of this origin."""
-    return [VerifierKey(origin, key.public_key) for key in keyring.keys.values() if key.use == AUDIT]
+        log_keys = audit_keys(keyring, self.origin, standing=True)
+        return verify_log_proof(self.proof, entry=self.entry, origin=self.origin, log_keys=log_keys)
 
 
 @contextmanager
@@ -88,10 +80,7 @@ class Receipts:
     """Looks for entries in the archive of one lane, the newest first, each bundle once."""
 
     def __init__(self, reader: ObjectReader, log_origin: str, lane: int, keyring: Callable[[], Keyring]) -> None:
-        self._reader = reader
-        self._origin = lane_origin(log_origin, lane)
-        self._lane = lane
-        self._prefix = f"lanes/{lane}/"
+        self._files = LaneFiles(reader, log_origin, lane)
         self._keyring = keyring
 
     def find(self, published: Published, *, searched: int = 0) -> tuple[Receipt | None, int]:
@@ -106,12 +95,12 @@ class Receipts:
         for position, entry in self._backwards(size, searched, published):
             if _hash_of(entry) != published.hash:
                 continue
-            proof = LogProof.make(position, opened, TileHashes(size, self._tile))
+            proof = LogProof.make(position, opened, TileHashes(size, self._files.read_tile))
             receipt = Receipt(
                 event_id=published.id,
                 event_hash=published.hash,
-                origin=self._origin,
-                lane=self._lane,
+                origin=self._files.origin,
+                lane=self._files.lane,
                 position=position,
                 size=size,
                 entry=entry,
@@ -122,11 +111,10 @@ class Receipts:
         return None, size
 
     def _checkpoint(self) -> OpenedCheckpoint | None:
-        try:
-            note = self._reader.get(f"{self._prefix}checkpoint", max_bytes=_MAX_NOTE)
-        except NotFound:
+        note, origin = self._files.note(), self._files.origin
+        if note is None:
             return None
-        return open_checkpoint(note, origin=self._origin, log_keys=audit_keys(self._keyring(), self._origin))
+        return open_checkpoint(note, origin=origin, log_keys=audit_keys(self._keyring(), origin, standing=True))
 
     def _backwards(self, size: int, searched: int, published: Published) -> Iterator[tuple[int, bytes]]:
         record = published.record
@@ -135,30 +123,13 @@ class Receipts:
         ).time
         oldest_ms = int((said - _EARLIER).timestamp() * 1000)
         for index in range((size - 1) // TILE_WIDTH, searched // TILE_WIDTH - 1, -1):
-            entries = self._bundle(index, bundle_width(index, size))
+            entries = self._files.bundle(index, bundle_width(index, size))
             for offset in range(len(entries) - 1, -1, -1):
                 position = index * TILE_WIDTH + offset
                 if searched <= position < size:
                     yield position, entries[offset]
             if entries and (_head(entries[0]).get("append_time_ms") or 0) < oldest_ms:
                 return
-
-    def _bundle(self, index: int, width: int) -> list[bytes]:
-        return decode_bundle(self._partial_or_full(entries_path(index, width), entries_path(index), _MAX_BUNDLE))[
-            :width
-        ]
-
-    def _tile(self, level: int, index: int, width: int) -> bytes:
-        return self._partial_or_full(tile_path(level, index, width), tile_path(level, index), TILE_WIDTH * 32)
-
-    def _partial_or_full(self, partial: str, full: str, most: int) -> bytes:
-        """A partial tile goes once the full one is there."""
-        try:
-            return self._reader.get(self._prefix + partial, max_bytes=most)
-        except NotFound:
-            if partial == full:
-                raise
-            return self._reader.get(self._prefix + full, max_bytes=most)
 
 
 def await_receipt(

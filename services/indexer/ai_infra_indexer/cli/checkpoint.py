@@ -15,7 +15,8 @@ from ai_infra.settings import Settings, load_settings
 from ai_infra.tlog.checkpoint import Checkpoint
 from ai_infra.tlog.heads import lane_origin
 from ai_infra.tlog.note import parse_note
-from ai_infra_indexer.archived import ArchivedLane, audit_keys
+from ai_infra.trust.log_keys import audit_keys
+from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.cli.lane_keyrings import lane_keyring
 from ai_infra_indexer.cli.options import Archive, Lane, Origin, RootKeys, archive_reader, pinned_roots
 from ai_infra_indexer.cosignatures import configured_witnesses, cosignature_path, take_in

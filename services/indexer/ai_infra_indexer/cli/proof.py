@@ -18,7 +18,8 @@ from ai_infra.tlog.consistency_file import verify_consistency_file
 from ai_infra.tlog.note import VerifierKey, parse_note
 from ai_infra.tlog.proof_file import FILE_EXTENSION
 from ai_infra.trust.keyring import Keyring, Roots
-from ai_infra_indexer.archived import ArchivedLane, audit_keys
+from ai_infra.trust.log_keys import audit_keys
+from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.cli.lane_keyrings import lane_keyring
 from ai_infra_indexer.cli.options import (
     Archive,

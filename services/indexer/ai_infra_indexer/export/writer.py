@@ -28,9 +28,10 @@ from ai_infra.trust.certificate import verify_chain_certificate
 from ai_infra.trust.dsse import SignsMessages
 from ai_infra.trust.keyring import AUDIT, Keyring, Roots
 from ai_infra.trust.keyring_document import roots_text
+from ai_infra.trust.log_keys import audit_keys
 from ai_infra.trust.signers_file import signers_file
 from ai_infra_indexer import kernel
-from ai_infra_indexer.archived import ArchivedLane, audit_keys
+from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.audit.archive import audit_archive
 from ai_infra_indexer.entry import decode
 from ai_infra_indexer.exceptions import IndexerError

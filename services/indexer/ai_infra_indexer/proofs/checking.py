@@ -28,8 +28,8 @@ from ai_infra.tlog.tree import leaf_hash
 from ai_infra.trust.exceptions import KeyringError, TrustError
 from ai_infra.trust.keyring import Keyring, Roots
 from ai_infra.trust.keyrings import Keyrings
+from ai_infra.trust.log_keys import audit_keys
 from ai_infra_indexer import kernel
-from ai_infra_indexer.archived import audit_keys
 from ai_infra_indexer.bodies import as_written
 from ai_infra_indexer.entry import Entry, decode
 from ai_infra_indexer.exceptions import IndexerError, MalformedEntry
