@@ -218,13 +218,9 @@ def _told(
     log_origin: str | None,
 ) -> ProvenEvent:
     head = opened.checkpoint
-    appended = datetime.fromtimestamp(entry.append_time_ms // 1000, UTC).replace(
-        microsecond=entry.append_time_ms % 1000 * 1000
-    )
     witnessed = tuple(
         Witnessed(item.key.name, datetime.fromtimestamp(item.timestamp or 0, UTC)) for item in opened.witnessed
     )
-    model = (event.record.key or b"").decode()
     proven = (
         f"the event's bytes are signed by a session key that {event.signer} of {event.principal} delegated",
         f"keyring {in_force.version}, signed by the root keys and in force there, lets {event.principal} say "
@@ -250,10 +246,10 @@ def _told(
         position=entry.position,
         event_id=event.id,
         type=event.type,
-        model=model,
+        model=event.model,
         subject=event.subject,
         time=event.time,
-        appended=appended,
+        appended=event.append_time,
         event_hash=event.hash,
         signer=event.signer,
         principal=event.principal,
