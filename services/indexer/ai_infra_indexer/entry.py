@@ -23,6 +23,7 @@ from ai_infra.events.codec import SINGLE_OBJECT
 from ai_infra.events.event import Record
 from ai_infra.events.schemas import crc64_of
 from ai_infra.events.statement import CONTENT_TYPE, EVENT_PAYLOAD_TYPE, SPEC_VERSION, pae
+from ai_infra.events.values import value
 from ai_infra_indexer.exceptions import EntryTooLarge, MalformedEntry
 
 VERSION: Final = 1
@@ -40,7 +41,7 @@ _STATEMENT_KEYS: Final = frozenset(
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Link:
     """One row of the Kernel's chain, but for its payload, which follows from statement and body."""
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from ai_infra.events.values import value
 from ai_infra_indexer import kernel
 from ai_infra_indexer.sequence import Line
 
 MAX_BYTES: Final = 64 << 20  # of all lanes of a process together: some seconds at full speed
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Handed:
     """One entry: its bytes, its place in the chain, and its message on `audit-events`."""
 

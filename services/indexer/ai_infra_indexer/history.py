@@ -12,6 +12,7 @@ from typing import Any
 
 from ai_infra.events.event import Event
 from ai_infra.events.generated import EventRefused
+from ai_infra.events.values import value
 
 Number = tuple[str, int, int]
 """(producer, epoch, seq)"""
@@ -51,7 +52,7 @@ class Finding:
     number: Number | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Judgement:
     """What the history makes of one entry."""
 

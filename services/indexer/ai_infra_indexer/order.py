@@ -12,12 +12,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ai_infra.events.values import value
+
 T = TypeVar("T")
 Source = tuple[str, int]
 """Topic and partition."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Arrival(Generic[T]):
     """An event as it arrived: its id, the causes that belong to this lane, and where it stands in Kafka."""
 
@@ -28,7 +30,7 @@ class Arrival(Generic[T]):
     item: T
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Placed(Generic[T]):
     """An event whose turn has come. `missing`: causes that were waited for in vain."""
 

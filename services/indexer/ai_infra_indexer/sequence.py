@@ -13,6 +13,7 @@ from typing import Any, Final
 from ai_infra.events.avro import rfc3339
 from ai_infra.events.event import Event
 from ai_infra.events.statement import DATASCHEMA_PREFIX, EVENT_PAYLOAD_TYPE
+from ai_infra.events.values import value
 from ai_infra_indexer import kernel
 from ai_infra_indexer.bodies import as_written, bare
 from ai_infra_indexer.entry import Entry, Link, encode
@@ -32,7 +33,7 @@ class Head:
     last_ts_us: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Line:
     """One entry, ready to be written everywhere it belongs."""
 

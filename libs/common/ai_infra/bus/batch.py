@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Counter as Metric
 
+from ai_infra.events.values import value
+
 Headers = Sequence[tuple[str, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Outgoing:
     """A record to produce, byte for byte."""
 

@@ -11,7 +11,7 @@ from ai_infra.events.avro import Reader, Writer
 
 
 class Body:
-    """Body of an event: one subclass a topic, frozen, compared by value."""
+    """Body of an event: one subclass a topic, never changed, compared by value (`events.values`)."""
 
     __slots__ = ()
 

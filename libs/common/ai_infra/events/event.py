@@ -6,7 +6,7 @@ change state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Final, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from ai_infra.events.avro import EPOCH
 from ai_infra.events.body import Body
 from ai_infra.events.codec import decode_body
 from ai_infra.events.keys import check_body_key
+from ai_infra.events.values import value
 
 B_co = TypeVar("B_co", bound=Body, covariant=True)
 
@@ -23,7 +24,7 @@ UNREADABLE_HEADERS: Final = (("\ufffd", b""),)
 """In the place of a record's headers where their names are not text; the record is no event then."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Cause:
     """An event that this one follows from."""
 
@@ -33,7 +34,7 @@ class Cause:
     """Lane that it is in."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Record:
     """A record as it came from Kafka, or from the archive."""
 
@@ -47,7 +48,7 @@ class Record:
     headers: tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Attributes:
     """Headers, parsed and checked for form; not yet for truth."""
 
@@ -69,7 +70,7 @@ class Attributes:
     traceparent: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Unverified:
     """A record whose form is sound and whose message has been rebuilt; who said it is still open."""
 
@@ -94,7 +95,7 @@ class Unverified:
         return body
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Event(Generic[B_co]):
     """A record whose signature, delegation and role have been verified, with its typed body."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import Enum
 from typing import Any, Generic, TypeVar
@@ -12,6 +12,7 @@ import orjson
 
 from ai_infra.events.body import Body
 from ai_infra.events.event import Event
+from ai_infra.events.values import value
 
 B_co = TypeVar("B_co", bound=Body, covariant=True)
 Value = str | int | bool | datetime | None
@@ -34,7 +35,7 @@ class Mode(Enum):
     """Change the row; where there is none, nothing happens."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class RowChange:
     """One row's change. The lane, which leads every key, is added by who applies it."""
 
@@ -50,7 +51,7 @@ class RowChange:
     """With SET: a row that has a value in this column stays as it is."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Sequenced(Generic[B_co]):
     """A verified event and its position in the lane's log."""
 

@@ -5,15 +5,15 @@ Generated from schemas/ by `python -m ai_infra.events.generate`: change the sche
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ai_infra.events.avro import Reader, Writer, write_record
 from ai_infra.events.body import Body
 from ai_infra.events.generated.shared import Reason
+from ai_infra.events.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ArtifactRefused(Body):
     """The registry has looked at an artifact and does not register it."""
 

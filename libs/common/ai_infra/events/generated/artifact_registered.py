@@ -5,16 +5,16 @@ Generated from schemas/ by `python -m ai_infra.events.generate`: change the sche
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
 from ai_infra.events.avro import Reader, Writer, rfc3339, write_record
 from ai_infra.events.body import Body
 from ai_infra.events.generated.shared import DatasetRef
+from ai_infra.events.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ManifestSignature:
     """The manifest key's signature over the registry's statement (DSSE over in-toto)."""
 
@@ -54,7 +54,7 @@ class ManifestSignature:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ArtifactRegistered(Body):
     """The registry has verified an artifact and gives it a version."""
 

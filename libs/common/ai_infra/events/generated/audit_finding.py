@@ -6,12 +6,12 @@ Generated from schemas/ by `python -m ai_infra.events.generate`: change the sche
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from ai_infra.events.avro import Reader, Writer
 from ai_infra.events.body import Body
+from ai_infra.events.values import value
 
 
 class FindingKind(StrEnum):
@@ -29,7 +29,7 @@ FindingKind_SYMBOLS: Final = tuple(FindingKind)
 FindingKind_INDEX: Final[Mapping[object, int]] = {symbol: i for i, symbol in enumerate(FindingKind)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class AuditFinding(Body):
     """Something in a lane's log that an auditor should know."""
 

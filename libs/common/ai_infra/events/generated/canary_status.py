@@ -6,13 +6,13 @@ Generated from schemas/ by `python -m ai_infra.events.generate`: change the sche
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from ai_infra.events.avro import Reader, Writer, write_record
 from ai_infra.events.body import Body
 from ai_infra.events.generated.shared import ArmCounts, Environment, Environment_INDEX, Environment_SYMBOLS, Verdict
+from ai_infra.events.values import value
 
 
 class RolloutState(StrEnum):
@@ -33,7 +33,7 @@ RolloutState_SYMBOLS: Final = tuple(RolloutState)
 RolloutState_INDEX: Final[Mapping[object, int]] = {symbol: i for i, symbol in enumerate(RolloutState)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CanaryStatus(Body):
     """How a rollout stands."""
 

@@ -6,13 +6,13 @@ Generated from schemas/ by `python -m ai_infra.events.generate`: change the sche
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from ai_infra.events.avro import Reader, Writer
 from ai_infra.events.body import Body
 from ai_infra.events.generated.shared import Environment, Environment_INDEX, Environment_SYMBOLS
+from ai_infra.events.values import value
 
 
 class DeploymentCause(StrEnum):
@@ -33,7 +33,7 @@ DeploymentCause_SYMBOLS: Final = tuple(DeploymentCause)
 DeploymentCause_INDEX: Final[Mapping[object, int]] = {symbol: i for i, symbol in enumerate(DeploymentCause)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class DeploymentChanged(Body):
     """What serves in an environment from now on; the canary alone says this."""
 

@@ -5,14 +5,14 @@ Generated from schemas/ by `python -m ai_infra.events.generate`: change the sche
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ai_infra.events.avro import Reader, Writer
 from ai_infra.events.body import Body
+from ai_infra.events.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class JobCancelRequested(Body):
     """A wish that a job should end."""
 

@@ -6,13 +6,13 @@ Generated from schemas/ by `python -m ai_infra.events.generate`: change the sche
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from ai_infra.events.avro import Reader, Writer, rfc3339
 from ai_infra.events.body import Body
+from ai_infra.events.values import value
 
 
 class JobStatusKind(StrEnum):
@@ -31,7 +31,7 @@ JobStatusKind_SYMBOLS: Final = tuple(JobStatusKind)
 JobStatusKind_INDEX: Final[Mapping[object, int]] = {symbol: i for i, symbol in enumerate(JobStatusKind)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class JobStatus(Body):
     """What became of a job. The trainer alone says this."""
 

@@ -6,13 +6,13 @@ Generated from schemas/ by `python -m ai_infra.events.generate`: change the sche
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from ai_infra.events.avro import Reader, Writer
 from ai_infra.events.body import Body
 from ai_infra.events.generated.shared import Environment, Environment_INDEX, Environment_SYMBOLS
+from ai_infra.events.values import value
 
 
 class ApprovalDecision(StrEnum):
@@ -27,7 +27,7 @@ ApprovalDecision_SYMBOLS: Final = tuple(ApprovalDecision)
 ApprovalDecision_INDEX: Final[Mapping[object, int]] = {symbol: i for i, symbol in enumerate(ApprovalDecision)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class PromotionApproval(Body):
     """One person's yes or no, verifiable offline."""
 

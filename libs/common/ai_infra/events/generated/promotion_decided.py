@@ -6,13 +6,13 @@ Generated from schemas/ by `python -m ai_infra.events.generate`: change the sche
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from ai_infra.events.avro import Reader, Writer, write_record
 from ai_infra.events.body import Body
 from ai_infra.events.generated.shared import Environment, Environment_INDEX, Environment_SYMBOLS, Reason
+from ai_infra.events.values import value
 
 
 class PromotionStatus(StrEnum):
@@ -48,7 +48,7 @@ PromotionKind_SYMBOLS: Final = tuple(PromotionKind)
 PromotionKind_INDEX: Final[Mapping[object, int]] = {symbol: i for i, symbol in enumerate(PromotionKind)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ApprovalRecord:
     """One approval that counted."""
 
@@ -88,7 +88,7 @@ class ApprovalRecord:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class PromotionDecided(Body):
     """One step of a promotion's decision; the promoter alone says this."""
 

@@ -5,16 +5,16 @@ Generated from schemas/ by `python -m ai_infra.events.generate`: change the sche
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
 from ai_infra.events.avro import Reader, Writer, rfc3339, write_record
 from ai_infra.events.body import Body
 from ai_infra.events.generated.shared import Environment, Environment_INDEX, Environment_SYMBOLS
+from ai_infra.events.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class FeatureCounts:
     """Integer histogram of one feature over frozen bins."""
 
@@ -59,7 +59,7 @@ class FeatureCounts:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ServingProfile(Body):
     """Integer histograms of one replica over one closed window. Not sequenced."""
 

@@ -6,13 +6,13 @@ Generated from schemas/ by `python -m ai_infra.events.generate`: change the sche
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from ai_infra.events.avro import Reader, Writer
 from ai_infra.events.body import Body
 from ai_infra.events.generated.shared import Environment, Environment_INDEX, Environment_SYMBOLS
+from ai_infra.events.values import value
 
 
 class LoadState(StrEnum):
@@ -28,7 +28,7 @@ LoadState_SYMBOLS: Final = tuple(LoadState)
 LoadState_INDEX: Final[Mapping[object, int]] = {symbol: i for i, symbol in enumerate(LoadState)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ServingStatus(Body):
     """What a serving replica has loaded and verified."""
 

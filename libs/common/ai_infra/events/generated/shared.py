@@ -6,14 +6,14 @@ Generated from schemas/ by `python -m ai_infra.events.generate`: change the sche
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from ai_infra.events.avro import Reader, Writer
+from ai_infra.events.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Reason:
     """One reason of a refusal or a decision."""
 
@@ -43,7 +43,7 @@ class Reason:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class DatasetRef:
     """A dataset that a training or an evaluation read, pinned by checksum."""
 
@@ -110,7 +110,7 @@ VerdictKind_SYMBOLS: Final = tuple(VerdictKind)
 VerdictKind_INDEX: Final[Mapping[object, int]] = {symbol: i for i, symbol in enumerate(VerdictKind)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Verdict:
     """What one metric's test says, with the counts that it was computed from."""
 
@@ -167,7 +167,7 @@ Arm_SYMBOLS: Final = tuple(Arm)
 Arm_INDEX: Final[Mapping[object, int]] = {symbol: i for i, symbol in enumerate(Arm)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ArmCounts:
     """Counts of one arm in one window. All are integers, so that merging is adding."""
 

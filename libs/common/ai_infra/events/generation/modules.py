@@ -58,7 +58,6 @@ def _imports(text: str, shared: Iterable[str]) -> list[str]:
     lines = ["from __future__ import annotations", ""]
     standard = [
         ("from collections.abc import Mapping", "Mapping["),
-        ("from dataclasses import dataclass", "@dataclass"),
         ("from datetime import datetime", "datetime"),
         ("from enum import StrEnum", "StrEnum"),
     ]
@@ -72,6 +71,8 @@ def _imports(text: str, shared: Iterable[str]) -> list[str]:
         lines.append("from ai_infra.events.body import Body")
     if shared:
         lines.append(f"from ai_infra.events.generated.shared import {', '.join(shared)}")
+    if "@value(" in text:
+        lines.append("from ai_infra.events.values import value")
     return lines
 
 
@@ -86,7 +87,7 @@ def _enum(schema: Schema) -> str:
 
 def _record(schema: Schema, body: Version | None, enums: frozenset[str]) -> str:
     fields = [(field, python(field["type"], enums)) for field in schema["fields"]]
-    lines = ["@dataclass(frozen=True, slots=True, kw_only=True)"]
+    lines = ["@value(kw_only=True)"]
     lines += [f"class {schema['name']}{'(Body)' if body else ''}:", f"    {_doc(schema['doc'])}", ""]
     if body:
         lines += [
