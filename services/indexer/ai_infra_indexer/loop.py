@@ -17,6 +17,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ai_infra.bus.assignment import Assignment
+from ai_infra.bus.gauges import LaneGauges
 from ai_infra.bus.kafka.consume import (
     LostOffsetsError,
     RestartNeededError,
@@ -37,7 +38,6 @@ BATCH_RECORDS: Final = 2_000
 IDLE_SECONDS: Final = 0.1
 RETAKE_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)  # pause before a lane that failed is taken again
 STUCK_SECONDS: Final = 60.0
-LAG_SECONDS: Final = 5.0
 
 
 class Indexer:
@@ -55,6 +55,7 @@ class Indexer:
         self._incremental = consumer_config.get("group.protocol") == "consumer"
         self._consumer = Consumer(dict(consumer_config))
         self._assignment = Assignment(inputs)
+        self._gauges = LaneGauges("indexer", self._group)
         self._take = take
         self._finality = finality
         self._each_turn = each_turn
@@ -64,7 +65,6 @@ class Indexer:
         self._failures: dict[int, int] = {}
         self._paused: set[Source] = set()
         self._joined = False
-        self._lag_at = 0.0
         self._turned = time.monotonic()
 
     # --- readiness ------------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ class Indexer:
         if self._finality.failed is not None:
             raise self._finality.failed
         self._take_one()
-        self._show_lag()
+        self._gauges.show_lag(self._consumer, self._positions)
 
     def _read(self) -> list[Message]:
         patience = 0.0 if self._due() else IDLE_SECONDS
@@ -154,17 +154,9 @@ class Indexer:
         else:
             self._failures.pop(number, None)
 
-    def _show_lag(self) -> None:
-        now = time.monotonic()
-        if now < self._lag_at:
-            return
-        self._lag_at = now + LAG_SECONDS
-        for number, lane in self._lanes.items():
-            for topic, partition in self._assignment.partitions_of(number):
-                marks = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-                if marks is not None and marks[1] >= 0:
-                    behind = max(0, marks[1] - lane.read_to[(topic, partition)])
-                    metrics.KAFKA_CONSUMER_LAG.labels(self._group, topic, str(partition)).set(behind)
+    def _positions(self) -> dict[Source, int]:
+        places = ((lane, place) for n, lane in self._lanes.items() for place in self._assignment.partitions_of(n))
+        return {place: lane.read_to[place] for lane, place in places}
 
     # --- lanes coming and going -----------------------------------------------------------------------------------
 
@@ -267,6 +259,7 @@ class Indexer:
         for number in numbers:
             self._troubles.pop(number, None)
             self._retake_at.pop(number, None)
+            self._gauges.gone(number, self._assignment.partitions_of(number))
 
     def _close(self) -> None:
         self._finality.close(20.0)

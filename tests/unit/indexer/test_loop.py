@@ -6,9 +6,10 @@ import threading
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from ai_infra.bus.kafka.consume import RestartNeededError
+from ai_infra.telemetry import metrics
 from ai_infra_indexer.finality import Finality, FinalLane
 from ai_infra_indexer.lane import Lane
 from ai_infra_indexer.loop import Indexer
@@ -34,3 +35,12 @@ def test_a_failure_of_the_consumer_asks_for_a_new_start_and_does_not_end_the_pro
     indexer = Indexer(CONFIG, ("a.b",), take, finality, each_turn)
     with pytest.raises(RestartNeededError, match="consumer of g failed"):
         indexer.run(threading.Event())
+
+
+def test_the_lag_of_a_lane_that_has_gone_is_shown_no_more() -> None:
+    finality = Finality(nothing, nothing, nothing, interval_s=1)  # type: ignore[arg-type]  # has no lane to publish
+    indexer = Indexer(CONFIG, ("a.b",), take, finality, lambda: None)
+    metrics.KAFKA_CONSUMER_LAG.labels("g", "a.b", "3").set(7)
+    indexer._give_up([TopicPartition("a.b", 3)])
+    [shown] = metrics.KAFKA_CONSUMER_LAG.collect()
+    assert not [sample for sample in shown.samples if sample.labels["group"] == "g"]

@@ -25,10 +25,9 @@ Place = tuple[str, int]
 class LaneGauges:
     """The gauges of one service's lanes in this process. Use from the loop's thread."""
 
-    def __init__(self, service: str, group: str, clock: Callable[[], datetime]) -> None:
+    def __init__(self, service: str, group: str) -> None:
         self._service = service
         self._group = group
-        self._clock = clock
         self._appended: dict[int, int] = {}  # append time (ms) of the last record that this turn took, by lane
         self._lag_at = 0.0
 
@@ -36,21 +35,20 @@ class LaneGauges:
         """Notes a record that was taken."""
         self._appended[lane] = append_time_ms
 
-    def show_delay(self) -> None:
+    def show_delay(self, now: datetime) -> None:
         """How late the lanes are of which this turn took something, by the last that it took."""
-        now = self._clock().timestamp()
         for number, append_time_ms in self._appended.items():
-            delay = max(0.0, now - append_time_ms / 1000)
+            delay = max(0.0, now.timestamp() - append_time_ms / 1000)
             metrics.BUS_LANE_DELAY.labels(self._service, str(number)).set(delay)
         self._appended.clear()
 
-    def show_lag(self, consumer: Consumer, positions: Mapping[Place, int]) -> None:
+    def show_lag(self, consumer: Consumer, positions: Callable[[], Mapping[Place, int]]) -> None:
         """Ends, as far as the consumer has heard of them, minus positions."""
         now = time.monotonic()
         if now < self._lag_at:
             return
         self._lag_at = now + LAG_SECONDS
-        for (topic, partition), position in positions.items():
+        for (topic, partition), position in positions().items():
             marks = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
             if marks is not None and marks[1] >= 0:
                 lag = max(0, marks[1] - position)

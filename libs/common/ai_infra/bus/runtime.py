@@ -70,7 +70,7 @@ class Runtime:
         self._judge = judge
         self._around = surroundings
         self._each_turn = each_turn
-        self._gauges = LaneGauges(service.name, self._group, surroundings.clock)
+        self._gauges = LaneGauges(service.name, self._group)
         self._workers = Workers(service)
         inputs = [*(t.TOPIC for t in service.listens), OperatorAction.TOPIC, f"{service.name}.retry"]  # type: ignore[attr-defined]  # bodies have TOPIC
         self._assignment = Assignment(inputs)
@@ -155,7 +155,7 @@ class Runtime:
         self._decide_due(batch)
         for message in messages:
             self._decide_message(message, batch, rewind)
-        self._gauges.show_delay()
+        self._gauges.show_delay(self._around.clock())
         self._await_quick(batch, redo)
         self._keep_house(batch)
         committed = self._commit(batch, group_metadata, redo) if batch.lanes else True
@@ -163,7 +163,7 @@ class Runtime:
             if committed or place not in batch.first:  # an aborted batch has been sought back to where it began
                 self._seek(place, offset)
         self._pause_and_resume()
-        self._gauges.show_lag(self._consumer, self._positions)
+        self._gauges.show_lag(self._consumer, lambda: self._positions)
 
     def _take(self) -> list[Message]:
         """What has come: waits for the first message only, since `consume` would wait for its whole time."""
