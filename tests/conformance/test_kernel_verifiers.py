@@ -125,6 +125,8 @@ def test_the_go_verifier_accepts_a_lane_and_finds_a_changed_row(
     rows = stock_rows(url, number, OLDEST)
     assert len(rows) > 60
     assert verified([go_verifier], signers, rows) == (0, str(len(rows)))
+    pruned = rows[20:]  # what is left when the oldest have gone to the archive
+    assert verified([go_verifier], signers, pruned) == (0, str(len(pruned)))
     rows[3]["payload"] = rows[3]["payload"].replace("digits", "digitz", 1)
     assert verified([go_verifier], signers, rows)[0] == 1
 

@@ -96,17 +96,20 @@ def read_postgres(
     """A lane of the live database; entries that were pruned there come from the archive. Raises NotReplayable."""
     events = LaneEvents(archived.lane)
     replay = Replay(Head(archived.lane, archived.origin), Keyrings(roots), lanes, chain_signatures=False)
-    first = connection.execute("SELECT min(position) FROM entries WHERE lane = %s", (archived.lane,)).fetchone()
-    pruned = 0 if first is None or first[0] is None else first[0]
-    for _, raws in archived.bundles(0, pruned):
-        _take(events, replay, raws, wanted)
-        progress(len(raws))
-    with connection.transaction(), connection.cursor(name="ai_infra_replay") as cursor:
-        cursor.itersize = 1_000
-        cursor.execute(_SELECT, (archived.lane, pruned))
-        for raws in _chunks(bytes(raw) for (raw,) in cursor):
+    with connection.transaction():
+        # One snapshot: what is pruned meanwhile would be in neither part.
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        first = connection.execute("SELECT min(position) FROM entries WHERE lane = %s", (archived.lane,)).fetchone()
+        pruned = 0 if first is None or first[0] is None else first[0]
+        for _, raws in archived.bundles(0, pruned):
             _take(events, replay, raws, wanted)
             progress(len(raws))
+        with connection.cursor(name="ai_infra_replay") as cursor:
+            cursor.itersize = 1_000
+            cursor.execute(_SELECT, (archived.lane, pruned))
+            for raws in _chunks(bytes(raw) for (raw,) in cursor):
+                _take(events, replay, raws, wanted)
+                progress(len(raws))
     return events
 
 

@@ -24,6 +24,7 @@ from ai_infra_indexer.store import Connection
 MAX_DIFFERENCES: Final = 20  # rows of one lane and table that are named
 # Where reading goes on, and how far the steps behind the log got, belong to the indexer that runs, not to the log.
 _NOT_COMPARED: Final = frozenset({"lane_offsets", "lane_progress", "unsaid_refusals"})
+_PRUNED: Final = frozenset({"entries", "audit_events"})  # what old rows leave; the archive alone has them then
 
 _TABLES: Final = """
 SELECT c.relname, array_agg(a.attname ORDER BY array_position(i.indkey::int2[], a.attnum))
@@ -88,21 +89,28 @@ def tables(connection: Connection) -> dict[str, list[str]]:
     return {name: key for name, key in connection.execute(_TABLES) if name not in _NOT_COMPARED}
 
 
+def low_waters(connection: Connection) -> dict[int, int]:
+    """By lane, the position below which the log's rows were pruned."""
+    return dict(connection.execute("SELECT lane, pruned_size FROM lane_progress").fetchall())
+
+
 def compare(live: Connection, rebuilt: Connection) -> tuple[list[Comparison], list[Difference]]:
-    """Every table and lane of both."""
+    """Every table and lane of both; of the log's own rows, those that were pruned on neither side."""
     keys = tables(live)
     comparisons: list[Comparison] = []
     differences: list[Difference] = []
     causes = _other_projections(live, rebuilt)
+    ours_from, theirs_from = low_waters(live), low_waters(rebuilt)
     for table in sorted(keys.keys() | tables(rebuilt).keys()):
         if table not in keys:
             continue
         for lane in sizes(live):
-            ours, theirs = digest(live, table, keys[table], lane), digest(rebuilt, table, keys[table], lane)
+            since = max(ours_from.get(lane, 0), theirs_from.get(lane, 0)) if table in _PRUNED else 0
+            ours, theirs = (digest(side, table, keys[table], lane, since=since) for side in (live, rebuilt))
             equal = ours == theirs
             comparisons.append(Comparison(table, lane, ours.rows, theirs.rows, ours.sha256, equal))
             if not equal and not (lane in causes and table in TABLES):
-                differences += diff(live, rebuilt, table, keys[table], lane)
+                differences += diff(live, rebuilt, table, keys[table], lane, since=since)
     return comparisons, [*causes.values(), *differences]
 
 
@@ -122,10 +130,10 @@ def _other_projections(live: Connection, rebuilt: Connection) -> dict[int, Diffe
     return causes
 
 
-def digest(connection: Connection, table: str, key: list[str], lane: int) -> TableDigest:
-    """SHA-256 over the rows as COPY writes them, in the order of their key."""
+def digest(connection: Connection, table: str, key: list[str], lane: int, *, since: int = 0) -> TableDigest:
+    """SHA-256 over the rows as COPY writes them, in the order of their key. `since`: the first position that counts."""
     hashed, rows = hashlib.sha256(), 0
-    query = sql.SQL("COPY ({}) TO STDOUT").format(_ordered(connection, table, key, lane))
+    query = sql.SQL("COPY ({}) TO STDOUT").format(_ordered(connection, table, key, lane, since))
     with connection.cursor() as cursor, cursor.copy(query) as copy:
         for block in copy:
             data = bytes(block)
@@ -134,10 +142,12 @@ def digest(connection: Connection, table: str, key: list[str], lane: int) -> Tab
     return TableDigest(table, lane, rows, hashed.hexdigest())
 
 
-def diff(live: Connection, rebuilt: Connection, table: str, key: list[str], lane: int) -> list[Difference]:
+def diff(
+    live: Connection, rebuilt: Connection, table: str, key: list[str], lane: int, *, since: int = 0
+) -> list[Difference]:
     """The first rows that differ, by key and column."""
     found: list[Difference] = []
-    pairs = _merged(_rows(live, table, key, lane), _rows(rebuilt, table, key, lane), key)
+    pairs = _merged(_rows(live, table, key, lane, since), _rows(rebuilt, table, key, lane, since), key)
     for ours, theirs in pairs:
         if ours == theirs:
             continue
@@ -164,21 +174,22 @@ def _columns(connection: Connection, table: str) -> list[str]:
     return [name for (name,) in rows]
 
 
-def _ordered(connection: Connection, table: str, key: list[str], lane: int) -> sql.Composed:
+def _ordered(connection: Connection, table: str, key: list[str], lane: int, since: int) -> sql.Composed:
     """The rows as text, columns by name: the same whatever the history of the table's definition was. Byte order, so
     that two servers with other collations order alike."""
     columns = _columns(connection, table)
-    return sql.SQL("SELECT {} FROM {} WHERE lane = {} ORDER BY {}").format(
+    return sql.SQL("SELECT {} FROM {} WHERE lane = {}{} ORDER BY {}").format(
         sql.SQL(", ").join(sql.SQL("{0}::text AS {0}").format(sql.Identifier(c)) for c in columns),
         sql.Identifier(table),
         sql.Literal(lane),
+        sql.SQL(" AND position >= {}").format(sql.Literal(since)) if since else sql.SQL(""),
         sql.SQL(", ").join(sql.SQL('{}::text COLLATE "C"').format(sql.Identifier(table, k)) for k in key),
     )
 
 
-def _rows(connection: Connection, table: str, key: list[str], lane: int) -> Iterator[dict[str, Any]]:
+def _rows(connection: Connection, table: str, key: list[str], lane: int, since: int) -> Iterator[dict[str, Any]]:
     with connection.cursor(row_factory=dict_row) as cursor:
-        yield from cursor.execute(_ordered(connection, table, key, lane))
+        yield from cursor.execute(_ordered(connection, table, key, lane, since))
 
 
 def _merged(

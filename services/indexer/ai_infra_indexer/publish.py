@@ -31,6 +31,7 @@ from ai_infra.trust.session import Session
 from ai_infra_indexer import kernel
 from ai_infra_indexer.completeness.watch import Withheld
 from ai_infra_indexer.entry import Link
+from ai_infra_indexer.exceptions import IndexerError
 from ai_infra_indexer.handover import Handed
 from ai_infra_indexer.order import Source
 from ai_infra_indexer.refusals import Refusal, any_unsaid, read_unsaid
@@ -176,6 +177,11 @@ class Publisher:
             "WHERE lane = %s AND position >= %s AND position < %s ORDER BY position LIMIT %s",
             (lane, position.size, checkpoint.checkpoint.size, MAX_MESSAGES),
         ).fetchall()
+        if rows and rows[0][0] != position.size:
+            raise IndexerError(
+                f"lane {lane}: Kafka says that audit-events has {position.size} entries of it, but Postgres begins at "
+                f"{rows[0][0]}; older rows were pruned after they had been said. Was the group's offset moved back?"
+            )
         return [self._audit_event(lane, row) for row in rows]
 
     @classmethod

@@ -34,6 +34,7 @@ from ai_infra_indexer.lane import Lane
 from ai_infra_indexer.loop import Indexer, placed
 from ai_infra_indexer.order import Source
 from ai_infra_indexer.projecting import ProjectionWatch
+from ai_infra_indexer.pruner import Pruner
 from ai_infra_indexer.publish import Publisher, read_position
 from ai_infra_indexer.replay import LaneVerifier
 from ai_infra_indexer.reprojection import Reprojected, reproject
@@ -62,6 +63,13 @@ def main(settings: Settings, stop: threading.Event) -> int:
         process.keys_open = True
         projection = ProjectionWatch(indexer.held, lambda: open_connection(settings), anew(settings))
         retention = RetentionWatch(settings, indexer.held, lambda: open_connection(settings))
+        pruner = Pruner(
+            indexer.held,
+            lambda: open_connection(settings),
+            archive_of(settings),
+            load_roots(settings),
+            settings.log.hot_days,
+        )
         process.checks.update(
             {
                 "loop": indexer.check_loop,
@@ -69,6 +77,7 @@ def main(settings: Settings, stop: threading.Event) -> int:
                 "finality": indexer.check_finality,
                 "retention": retention.check,
                 "projection": projection.check,
+                "pruning": pruner.check,
             }
         )
         # Batches are many thousand small objects and none of them is in a cycle: to look for cycles in them, and in all
@@ -79,12 +88,14 @@ def main(settings: Settings, stop: threading.Event) -> int:
         log.info("service up", service=NAME, origin=settings.log.origin, lanes=settings.log.lanes)
         retention.start()
         projection.start()
+        pruner.start()
         completeness.start(indexer.held)
         try:
             indexer.run(stop)
         finally:
             retention.close()
             projection.close()
+            pruner.close()
             completeness.close()
 
     return keep_running(NAME, SAYS, settings, stop, serve)
@@ -129,14 +140,14 @@ def build(process: ServiceProcess, completeness: CompletenessWatch) -> Indexer:
 
 def anew(settings: Settings) -> Callable[[int], Reprojected]:
     """What projects a lane anew, beside its live rows."""
+    archived, roots, lanes = archive_of(settings), load_roots(settings), settings.log.lanes
+    return lambda lane: reproject(settings.database.url, archived(lane), roots=roots, lanes=lanes)
+
+
+def archive_of(settings: Settings) -> Callable[[int], ArchivedLane]:
+    """The archive's read side, lane by lane, over a connection of its own."""
     reader = BucketReader(ObjectStore(settings), f"s3://{settings.objects.archive_bucket}")
-    roots, lanes = load_roots(settings), settings.log.lanes
-
-    def lane_anew(lane: int) -> Reprojected:
-        archived = ArchivedLane(reader, settings.log.origin, lane)
-        return reproject(settings.database.url, archived, roots=roots, lanes=lanes)
-
-    return lane_anew
+    return lambda lane: ArchivedLane(reader, settings.log.origin, lane)
 
 
 def open_connection(settings: Settings) -> Connection:

@@ -1,6 +1,6 @@
 """`ai-infra db`: the projection's database. Brings it to the schema of this program, or says how far it is.
 
-What is in the tables is the indexer's business, and so is `db reproject`, which it brings."""
+What is in the tables is the indexer's business, and so are `db reproject` and `db prune`, which it brings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ai_infra.readmodel import migrations
 from ai_infra.readmodel.connection import where
 from ai_infra.settings import load_settings
 
-app = typer.Typer(help="The projection's database: migrate, status, reproject.", no_args_is_help=True)
+app = typer.Typer(help="The projection's database: migrate, status, reproject, prune.", no_args_is_help=True)
 
 Url = Annotated[str | None, typer.Option("--url", help="Postgres URL; that of the settings where not given.")]
 

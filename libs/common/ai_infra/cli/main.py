@@ -44,7 +44,7 @@ _KNOWN: Final[tuple[tuple[str, str, str], ...]] = (
     ("groups", "groups", "Consumer groups: show, move, resume after a halt."),
     ("lag", "lag", "How far each service is behind."),
     ("dlq", "dlq", "Dead letters: list, show, redrive, discard."),
-    ("db", "db", "The projection's database: migrate, status, reproject."),
+    ("db", "db", "The projection's database: migrate, status, reproject, prune."),
     ("keys", "keys", "Keys, roles and the keyring."),
     ("job", "job", "Submit and follow trainings."),
     ("train", "train", "Train here and record it."),

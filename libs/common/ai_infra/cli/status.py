@@ -67,13 +67,14 @@ def _page(vitals: Vitals) -> Any:
     if vitals.lanes:
         sections.append(
             rows(
-                ("lane", "entries", "final", "published", "last entry", "last checkpoint"),
+                ("lane", "entries", "final", "published", "in Postgres from", "last entry", "last checkpoint"),
                 [
                     (
                         lane.lane,
                         lane.size,
                         lane.checkpoint_size,
                         lane.published_size,
+                        lane.pruned_size,
                         f"{duration(age(lane.last_append_time))} ago" if lane.last_append_time else "",
                         f"{duration(age(lane.checkpoint_at))} ago" if lane.checkpoint_at else "",
                     )

@@ -29,6 +29,7 @@ from ai_infra.trust.keyring import Keyring
 BEHIND_SECONDS: Final = 60.0  # an input that waits longer than that isn't being worked on as it should
 NOT_FINAL_SECONDS: Final = 300.0  # a checkpoint is made every few seconds; minutes mean that the archive is away
 FINDINGS_DAYS: Final = 7
+PRUNED_DAYS: Final = 2  # beyond AI_INFRA_HOT_DAYS: the indexer looks every ten minutes
 KEY_ENDS_DAYS: Final = 30
 DELEGATION_SHARE: Final = 0.25  # renewed at half; below a quarter the signing service has been away for long
 CATCH_UP_SECONDS: Final = 15.0
@@ -267,7 +268,12 @@ def _postgres(settings: Settings, vitals: Vitals) -> None:
         for number, kind, count in model.grave_findings(vitals.time - timedelta(days=FINDINGS_DAYS)):
             what = f"{count} finding{'' if count == 1 else 's'} of the last {FINDINGS_DAYS} days: {kind}"
             vitals.remark(f"lane {number}", what, f"ai-infra audit complete --lane {number}")
+    hot = settings.log.hot_days
     for lane in vitals.lanes:
+        old = age(lane.oldest_bundle_time) / 86_400
+        if hot and old > hot + PRUNED_DAYS:
+            what = f"its oldest rows have been in Postgres for {old:.0f} days and should have left after {hot}"
+            vitals.remark(f"lane {lane.lane}", what, f"ai-infra db prune --lane {lane.lane}")
         missing = lane.size - lane.checkpoint_size
         # Both: a quiet lane has an old checkpoint and nothing that it lacks; a busy one has news that is seconds old.
         waiting = min(age(lane.checkpoint_at or lane.last_append_time), age(lane.last_append_time))

@@ -40,7 +40,9 @@ _MAX_LINEAGE_DEPTH: Final = 50  # a chain of retrainings longer than that is sho
 _LANES: Final = """
 SELECT l.lane, l.origin, l.size, l.head_hash,
        (SELECT append_time FROM entries e WHERE e.lane = l.lane AND e.position = l.size - 1) AS last_append_time,
-       p.checkpoint_size, p.checkpoint_root, p.checkpoint_at, p.published_size
+       p.checkpoint_size, p.checkpoint_root, p.checkpoint_at, p.published_size, p.pruned_size,
+       (SELECT ts FROM audit_events a WHERE a.lane = l.lane AND a.position = p.pruned_size + 255
+        AND a.position < l.size - 1) AS oldest_bundle_time
 FROM lanes l JOIN lane_progress p USING (lane) ORDER BY l.lane
 """
 

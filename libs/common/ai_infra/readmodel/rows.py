@@ -226,7 +226,8 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class LaneRow:
-    """How far a lane is: in Postgres (`size`), final (`checkpoint_size`), said on audit-events (`published_size`)."""
+    """How far a lane is: in Postgres (`size`), final (`checkpoint_size`), said on audit-events (`published_size`), and
+    no longer in Postgres but in the archive alone (`pruned_size`)."""
 
     lane: int
     origin: str
@@ -237,6 +238,9 @@ class LaneRow:
     checkpoint_root: str
     checkpoint_at: datetime | None
     published_size: int
+    pruned_size: int
+    oldest_bundle_time: datetime | None
+    """When the oldest full bundle of entries in Postgres was complete: it leaves once that is long enough ago."""
 
 
 @dataclass(frozen=True, slots=True)

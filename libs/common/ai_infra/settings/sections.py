@@ -171,7 +171,9 @@ class Log(Section):
         default=8, ge=1, le=1024, description="Partitions of every lane topic. Fixed when the log is created."
     )
     hot_days: Annotated[int, Variables("AI_INFRA_HOT_DAYS")] = Field(
-        default=90, ge=1, description="How long events stay in Postgres, days."
+        default=90,
+        ge=0,
+        description="Age at which rows of the log leave Postgres and are in the archive alone, days; 0: they stay.",
     )
     checkpoint_interval_ms: Annotated[int, Variables("AI_INFRA_CHECKPOINT_INTERVAL_MS")] = Field(
         default=1000, ge=10, le=600_000, description="How often a lane that has grown gets a checkpoint, milliseconds."

@@ -126,7 +126,8 @@ OBJECTS_BYTES: Final = Counter("ai_infra_objects_transferred_bytes_total", "Byte
 
 # --- indexer: the log -------------------------------------------------------------------------------------------------
 
-# stage: projected (in Postgres), archived (in the bucket), final (covered by a checkpoint), published (audit-events).
+# stage: projected (in Postgres), archived (in the bucket), final (covered by a checkpoint), published (audit-events),
+# pruned (old: in the bucket alone).
 INDEXER_POSITION: Final = Gauge("ai_infra_indexer_position_entries", "Entries done in a lane.", ["lane", "stage"])
 INDEXER_ENTRIES: Final = Counter("ai_infra_indexer_entries_total", "Entries sequenced.", ["lane"])
 # stage: verify, project, archive, checkpoint, publish.

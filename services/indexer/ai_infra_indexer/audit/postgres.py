@@ -291,5 +291,5 @@ class _Comparison:
             self._report.add(
                 low.size - 1,
                 "wrong_low_water",
-                f"the rows that are left go on from hash {low.head_hash}, the archived entry before them has {last.hash}",
+                f"the rows that are left go on from hash {low.head_hash}, the archived entry before has {last.hash}",
             )

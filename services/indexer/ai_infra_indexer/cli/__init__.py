@@ -5,6 +5,7 @@ from ai_infra_indexer.cli.checkpoint import checkpoint
 from ai_infra_indexer.cli.complete import complete
 from ai_infra_indexer.cli.export import export
 from ai_infra_indexer.cli.proof import prove
+from ai_infra_indexer.cli.prune import prune_command
 from ai_infra_indexer.cli.rebuild import rebuild_command
 from ai_infra_indexer.cli.replay import replay
 from ai_infra_indexer.cli.reproject import db
@@ -16,5 +17,7 @@ audit.command()(complete)
 audit.command()(export)
 audit.command()(replay)
 audit.command()(witness)
+
+db.command("prune")(prune_command)
 
 commands = {"audit": audit, "db": db, "rebuild": rebuild_command}

@@ -19,11 +19,6 @@ from ai_infra_indexer.reprojection import LaneProjection, Reprojected, projectio
 db = typer.Typer(help="The projection's database.")
 
 
-@db.callback()
-def group() -> None:
-    """A group also while it has one command: it is joined with the one that is built in."""
-
-
 @db.command(name="reproject")
 def reproject_command(
     lane: Lane = None,
