@@ -7,17 +7,16 @@ signature hold together, which is enough to say what was decided, and no proof t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from ai_infra.bus.decision import NO_POLICY, PolicyView
+from ai_infra.bus.policy import BadPolicy, successor
 from ai_infra.bus.replay import Known, Placed, Replayer
-from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.generated import PolicyChanged
 from ai_infra.tlog.growth import RightEdge, grow
 from ai_infra.trust.keyring import Roots
@@ -134,16 +133,8 @@ def _take(events: LaneEvents, replay: Replay, raws: Iterable[bytes], wanted: fro
 
 
 def _policy(events: LaneEvents, body: PolicyChanged) -> None:
-    """As every service takes it in: the very next version, of that digest."""
-    text = body.policy_json.encode()
-    if body.version != max(events.policies) + 1 or sha256_hex(text) != body.policy_sha256:
-        return
-    try:
-        document: Any = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        document = {}
-    found = document if isinstance(document, dict) else {}
-    events.policies[body.version] = PolicyView(version=body.version, sha256=body.policy_sha256, document=found)
+    with suppress(BadPolicy):  # no service has taken it in
+        events.policies[body.version] = successor(events.policies[max(events.policies)], body)
 
 
 def _chunks(raws: Iterator[bytes]) -> Iterator[list[bytes]]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
-import orjson
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -20,8 +19,8 @@ from ai_infra.bus.kafka.admin import BETWEEN_ATTEMPTS, LEADER_MOVED, UNREACHABLE
 from ai_infra.bus.kafka.config import no_broker, opened, reader_config
 from ai_infra.bus.kafka.consume import check_reader_error, record_from_message
 from ai_infra.bus.kafka.schema_registry import verifier_for
+from ai_infra.bus.policy import successor
 from ai_infra.errors import AiInfraError, UnavailableError
-from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.event import Record
 from ai_infra.events.exceptions import EventError
 from ai_infra.events.generated import PolicyChanged, SignerChanged
@@ -185,15 +184,7 @@ class Broadcast:
         body = event.body
         if not isinstance(body, PolicyChanged):
             raise TypeError(f"{record.topic} carries {type(body).__name__}")
-        text = body.policy_json.encode()
-        # The very next one: a leap to the largest number would be the last policy that there can be.
-        if sha256_hex(text) != body.policy_sha256 or body.version != self._policy.version + 1:
-            raise AiInfraError(
-                f"policy version {body.version} does not follow version {self._policy.version}, or its SHA-256 is not "
-                f"{body.policy_sha256}",
-                code="bad_policy",
-            )
-        self._policy = PolicyView(version=body.version, sha256=body.policy_sha256, document=_document(text))
+        self._policy = successor(self._policy, body)
         self._records[record.topic].append(record)
 
     def _keyring_at(self, record: Record) -> Keyring:
@@ -205,16 +196,6 @@ class Broadcast:
             if since <= record.append_time_ms or keyring.version <= named:
                 found = keyring
         return found
-
-
-def _document(text: bytes) -> dict[str, Any]:
-    try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise AiInfraError(f"the policy is not JSON: {error}", code="bad_policy") from None
-    if not isinstance(document, dict):
-        raise AiInfraError(f"the policy is no JSON object, but {text[:40]!r}", code="bad_policy")
-    return document
 
 
 def _named(record: Record) -> int:
