@@ -32,12 +32,13 @@ from ai_infra_indexer.exceptions import LaneLost
 from ai_infra_indexer.handover import Handover
 from ai_infra_indexer.publish import MAX_MESSAGES, Position, Publication, Publisher
 from ai_infra_indexer.refusals import forget_said
-from ai_infra_indexer.store import Connection
+from ai_infra_indexer.store import Connection, keyring_version
 
 log = structlog.get_logger(__name__)
 
 CHUNK: Final = 4_096  # entries read, archived and covered by one checkpoint while catching up
 GIVE_UP_SECONDS: Final = 15.0  # how long a rebalance waits for the step that is under way
+SLOW_SECONDS: Final = 20.0  # for one step; a server that hangs is noticed by its client after two minutes only
 
 
 @dataclass(slots=True)
@@ -71,10 +72,11 @@ class FinalLane:
             )
         with metrics.INDEXER_STAGE.labels("archive").time():
             growth = grow(self.edge, entries)
+            audit = self.archive.audit(keyring_version(connection, self.number, growth.edge.size))
             self.archive.put_tiles(growth.writes)
         with metrics.INDEXER_STAGE.labels("checkpoint").time():
             covered = self.checkpoint.checkpoint.size if self.checkpoint is not None else 0
-            self.checkpoint = self.archive.put_checkpoint(growth.edge, covered)
+            self.checkpoint = self.archive.put_checkpoint(growth.edge, covered, audit)
         self.edge, self.edge_hash = growth.edge, last_hash
         note_checkpoint(connection, self.number, self.checkpoint)
         for stage in ("archived", "final"):
@@ -133,10 +135,21 @@ class Finality:
         self._thread = threading.Thread(target=self._run, name="finality", daemon=True)
         self._connection: Connection | None = None
         self._producer: TransactionalProducer | None = None
-        self.problem: str | None = None
-        """Why nothing becomes final now; None when all is well."""
+        self._problem: str | None = None
+        self._step_began: float | None = None
         self.failed: BaseException | None = None
         """What only a restart can mend."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing becomes final now; None when all is well."""
+        began = self._step_began
+        if began is not None and (waiting := time.monotonic() - began) > SLOW_SECONDS:
+            return (
+                f"entries do not become final: a step takes {waiting:.0f} s so far; do the object store, Postgres and "
+                "Kafka answer? (`ai-infra status`)"
+            )
+        return self._problem
 
     def start(self) -> None:
         self._thread.start()
@@ -194,14 +207,16 @@ class Finality:
             began = time.monotonic()
             try:
                 self._turn()
-                self.problem = None
+                self._problem = None
             except (UnavailableError, psycopg.OperationalError, psycopg.InterfaceError) as error:
-                self.problem = f"entries do not become final: {error}"
+                self._problem = f"entries do not become final: {error}"
                 log.warning("finality waits", why=str(error))
                 self._forget_connection()
             except BaseException as error:  # noqa: BLE001 - the loop's thread raises it
                 self.failed = error
                 return
+            finally:
+                self._step_began = None
             if ending:
                 break
             self._wake.wait(max(0.0, self._interval_s - (time.monotonic() - began)))
@@ -212,19 +227,24 @@ class Finality:
     def _turn(self) -> None:
         with self._guard:
             lanes = list(self._lanes.values())
-        for lane in lanes:
-            with lane.lock:
-                self._make_final(lane)
+        try:
+            for lane in lanes:
+                with lane.lock:
+                    self._make_final(lane)
+        finally:  # an archive that is away is what this metric is for
+            for lane in lanes:
                 self._show_age(lane)
         while self._publish(lanes):
             pass
         if any(lane.number == 0 and lane.lost is None for lane in lanes):
+            self._step_began = time.monotonic()
             self._write_heads(self._open())
 
     def _make_final(self, lane: FinalLane) -> None:
         try:
-            while lane.lost is None and lane.archive_more(self._open()):
-                if self._stop.is_set():
+            while lane.lost is None:
+                self._step_began = time.monotonic()
+                if not lane.archive_more(self._open()) or self._stop.is_set():
                     return
         except (LaneLost, Conflict) as error:
             lane.lost = error
@@ -250,6 +270,7 @@ class Finality:
         A lane is locked from before its position is read until it has moved: who removes it waits for that. The group's
         metadata is of a moment at which all of them were held; newer one would let a lane through that has moved since.
         """
+        self._step_began = time.monotonic()
         with ExitStack() as locked:
             for lane in lanes:
                 locked.enter_context(lane.lock)

@@ -167,3 +167,15 @@ def test_a_lane_whose_last_step_takes_too_long_to_wait_for_is_not_taken_anew_eit
     assert finality.leaving(0)
     composer.go_on.set()
     eventually(lambda: not finality.leaving(0))
+
+
+def test_a_step_that_hangs_is_said_while_it_hangs(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes the connection and never answers fails its client after minutes only."""
+    finality, _, _, composer = parts
+    monkeypatch.setattr(module, "SLOW_SECONDS", 0.05)
+    composer.hold = 0
+    finality.add(a_lane(0, size=1))
+    finality.start()
+    eventually(lambda: "a step takes" in (finality.problem or ""))
+    composer.go_on.set()
+    eventually(lambda: finality.problem is None)
