@@ -58,7 +58,7 @@ class Place:
     def writer(self, clock: Any = None) -> HeadsWriter:
         lanes = self.lanes
         more = {"clock": clock} if clock is not None else {}
-        return HeadsWriter(self.store, self.uri, lanes, ORIGIN, AUDIT_KEY, lambda: self.keyring, **more)
+        return HeadsWriter(self.store, self.uri, lanes, ORIGIN, lambda: AUDIT_KEY, lambda: self.keyring, **more)
 
     def grow(self, lane: int, size: int, *, kind: str = "a") -> str:
         """Archive a lane up to a size; its checkpoint's note."""
@@ -197,7 +197,7 @@ def test_a_head_whose_key_was_revoked_is_signed_anew_and_so_are_the_heads(place:
         place.writer().write(connection)
 
         def archive(audit: LocalSigner) -> LaneArchive:
-            return LaneArchive(place.store, place.uri, ORIGIN, 0, audit, retention_days=1)
+            return LaneArchive(place.store, place.uri, ORIGIN, 0, lambda _: audit, retention_days=1)
 
         same = archive(AUDIT_KEY)
         opened = same.open(place.keyring)
@@ -215,7 +215,7 @@ def test_a_head_whose_key_was_revoked_is_signed_anew_and_so_are_the_heads(place:
         assert place.lanes[0].checkpoint(note, place.keyring, standing=True).checkpoint == opened.checkpoint
 
         lanes, origin = place.lanes, heads_origin(ORIGIN)
-        writer = HeadsWriter(place.store, place.uri, lanes, ORIGIN, second, lambda: place.keyring)
+        writer = HeadsWriter(place.store, place.uri, lanes, ORIGIN, lambda: second, lambda: place.keyring)
         assert writer.write(connection) is True
         assert writer.write(connection) is False
         standing = audit_keys(place.keyring, origin, standing=True)

@@ -77,7 +77,7 @@ def place(settings: Settings, database: str) -> Any:
         verifier = LaneVerifier(Keyrings(keyring.roots), voices.LANES)
         handover = Handover(world.lane, origin, 1 << 20)
         head = read_head(connection, world.lane)
-        yield world, around, connection, Lane(connection, head, {}, verifier, world.chain(), around, handover)
+        yield world, around, connection, Lane(connection, head, {}, verifier, lambda _: world.chain(), around, handover)
 
 
 def places(connection: Any, world: Any) -> dict[str, int]:

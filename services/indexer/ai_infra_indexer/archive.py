@@ -8,7 +8,7 @@ histories of this lane exist, and nothing more is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -18,6 +18,7 @@ from ai_infra.objects.reader import BucketReader
 from ai_infra.objects.store import ObjectStore
 from ai_infra.objects.uri import join
 from ai_infra.tlog.checkpoint import Checkpoint, OpenedCheckpoint, sign_checkpoint
+from ai_infra.tlog.exceptions import TlogError
 from ai_infra.tlog.growth import RightEdge, TileWrite
 from ai_infra.tlog.note import NoteSigner, SigningKey
 from ai_infra.tlog.tiles import TILE_WIDTH
@@ -34,24 +35,41 @@ class LaneArchive:
     """The write side of one lane's log. `etag`: of the checkpoint that this writer read or wrote last."""
 
     def __init__(
-        self, store: ObjectStore, uri: str, log_origin: str, lane: int, audit: SigningKey, *, retention_days: int
+        self,
+        store: ObjectStore,
+        uri: str,
+        log_origin: str,
+        lane: int,
+        audit: Callable[[int], SigningKey],
+        *,
+        retention_days: int,
     ) -> None:
+        """`audit`: the key that signs what covers this version of the keyring, and no newer one."""
+        self.audit = audit
         self.read_side = ArchivedLane(BucketReader(store, uri), log_origin, lane)
         self._store = store
         self._uri = join(uri, f"lanes/{lane}")
-        self._audit = audit
         self._retention = timedelta(days=retention_days)
         self._etag: str | None = None
 
     def open(self, keyring: Keyring) -> OpenedCheckpoint | None:
-        """The newest checkpoint, verified; remembers its version, so that only its successor can be put over it."""
+        """The newest checkpoint, verified; remembers its version, so that only its successor can be put over it.
+
+        Raises Forked where what lies there is none of this lane.
+        """
         try:
             content = self._store.read(join(self._uri, "checkpoint"))
         except NotFound:
             self._etag = None
             return None
         self._etag = content.etag
-        return self.read_side.checkpoint(content.data, keyring)
+        try:
+            return self.read_side.checkpoint(content.data, keyring)
+        except (TlogError, UnicodeDecodeError) as error:
+            raise Forked(
+                f"what lies in the archive as the checkpoint of lane {self.read_side.lane} does not verify ({error}); "
+                f"`ai-infra audit verify --lane {self.read_side.lane}` says more"
+            ) from error
 
     def put_tiles(self, writes: Iterable[TileWrite]) -> None:
         """Write bundles and tiles; what is there already with the same bytes is done. Raises Forked."""
@@ -66,11 +84,11 @@ class LaneArchive:
                 f"written there. Find out which is true with `ai-infra audit verify --lane {self.read_side.lane}`"
             ) from error
 
-    def put_checkpoint(self, edge: RightEdge, covered: int) -> OpenedCheckpoint:
+    def put_checkpoint(self, edge: RightEdge, covered: int, audit: SigningKey) -> OpenedCheckpoint:
         """Sign and put the checkpoint of `edge`, over the one of size `covered`. Raises Conflict, where somebody else
         has put one since: then this writer has lost the lane."""
         checkpoint = Checkpoint(self.read_side.origin, edge.size, edge.root())
-        note = sign_checkpoint(checkpoint, [NoteSigner(checkpoint.origin, self._audit)])
+        note = sign_checkpoint(checkpoint, [NoteSigner(checkpoint.origin, audit)])
         if edge.size // TILE_WIDTH > covered // TILE_WIDTH:
             self._keep(edge.size, note)
         lock = Lock.governance(datetime.now(UTC) + SUPERSEDED_LOCK)
@@ -86,7 +104,7 @@ class LaneArchive:
         standing = set(audit_keys(keyring, self.read_side.origin, standing=True))
         if standing & set(opened.signed_by):
             return opened
-        return self.put_checkpoint(edge, edge.size)
+        return self.put_checkpoint(edge, edge.size, self.audit(keyring.version))
 
     def _keep(self, size: int, note: bytes) -> None:
         """A checkpoint for each full tile stays for good: the lane's history of heads. Kept before it becomes the

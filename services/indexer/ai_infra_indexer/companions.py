@@ -32,11 +32,9 @@ def archive_companions(store: ObjectStore, uri: str, settings: Settings) -> None
     lock = _lock(settings)
     puts = [_schema(uri, settings, sha256, text) for sha256, text in KNOWN.items()]
     directory = settings.keys.dir
-    names = ("chain-1.certificate.json", "signers.json", "roots.json")
-    for name in names:
-        path = (directory / name) if directory is not None else None
-        if path is not None and path.is_file():
-            puts.append(Put(join(uri, f"trust/{name}"), path.read_bytes(), content_type="application/json", lock=lock))
+    names = ("*.certificate.json", "signers.json", "roots.json")
+    for path in [path for name in names for path in sorted(directory.glob(name))] if directory is not None else ():
+        puts.append(Put(join(uri, f"trust/{path.name}"), path.read_bytes(), content_type="application/json", lock=lock))
     there = {item.uri for prefix in ("schemas/", "trust/") for item in store.list(join(uri, prefix))}
     try:
         store.put_many([put for put in puts if put.uri not in there])

@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from ai_infra.objects.exceptions import Conflict, NotFound
+from ai_infra.objects.lane_files import MAX_NOTE_BYTES
 from ai_infra.objects.model import Lock
 from ai_infra.objects.store import ObjectStore
 from ai_infra.objects.uri import join
@@ -43,12 +44,12 @@ class HeadsWriter:
         uri: str,
         lanes: list[ArchivedLane],
         log_origin: str,
-        audit: SigningKey,
+        audit: Callable[[], SigningKey],
         keyring: Callable[[], Keyring],
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`lanes`: the read side of every lane's archive, lane 0 first."""
+        """`lanes`: the read side of every lane's archive, lane 0 first. `audit`: the key that signs now."""
         self._store = store
         self._uri = join(uri, PATH)
         self._lanes = lanes
@@ -81,7 +82,7 @@ class HeadsWriter:
         since = self._last.time_ms if self._last is not None else 0
         heads = Heads(self._origin, max(int(self._clock() * 1000), since + 1), now)
         try:
-            note = sign_heads(heads, [NoteSigner(self._origin, self._audit)])
+            note = sign_heads(heads, [NoteSigner(self._origin, self._audit())])
         except MalformedNote as error:
             self._off = True  # a KMS signs 4,096 bytes: some 50 lanes
             log.error("the heads of so many lanes can't be signed in one note", lanes=len(now), why=str(error))
@@ -102,7 +103,7 @@ class HeadsWriter:
         """What was signed last. Heads that do not verify are somebody else's bytes: they are written over, and the
         bucket's versions keep them."""
         try:
-            content = self._store.read(self._uri, max_bytes=1 << 20)
+            content = self._store.read(self._uri, max_bytes=MAX_NOTE_BYTES)
         except NotFound:
             self._last, self._etag = None, None
             return

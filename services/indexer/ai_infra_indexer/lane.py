@@ -16,6 +16,7 @@ from ai_infra.events.event import Event, Record
 from ai_infra.events.exceptions import EventError
 from ai_infra.telemetry import metrics
 from ai_infra.trust.exceptions import AwaitKeyring, KeyringError, TrustError
+from ai_infra.trust.keyring import Keyring
 from ai_infra_indexer.exceptions import EntryTooLarge
 from ai_infra_indexer.handover import Handover
 from ai_infra_indexer.history import Heard
@@ -68,10 +69,11 @@ class Lane:
         head: Head,
         offsets: Mapping[Source, int],
         verifier: LaneVerifier,
-        chain: ChainSigner,
+        chain: Callable[[Keyring], ChainSigner],
         around: Surroundings,
         handover: Handover,
     ) -> None:
+        """`chain`: the key that signs rows where this keyring is in force."""
         self.number = head.lane
         self.head = head
         self.read_to = dict(offsets)
@@ -243,18 +245,21 @@ class Lane:
             return None
 
     def _lines(self, events: list[Event[Any]]) -> tuple[list[Any], Head]:
+        if not events:
+            return [], self.head
+        chain = self._chain(self._verifier.keyrings.latest)
         try:
-            return sequence(self.head, events, self._chain)
+            return sequence(self.head, events, chain)
         except EntryTooLarge:
             small = []
             for event in events:
                 try:
-                    sequence(self.head, [event], self._chain)
+                    sequence(self.head, [event], chain)
                 except EntryTooLarge as error:
                     self._refuse(event.record, error)
                 else:
                     small.append(event)
-            return sequence(self.head, small, self._chain)
+            return sequence(self.head, small, chain)
 
     def _refuse(self, record: Record, error: AiInfraError, original: Record | None = None) -> None:
         metrics.TRUST_VERIFY_FAILURES.labels("indexer", error.code).inc()

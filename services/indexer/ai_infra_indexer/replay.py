@@ -141,10 +141,12 @@ class Replay:
 
 
 def check_chain_signature(keyrings: Keyrings, signer_id: str, digest: bytes, signature: str) -> None:
-    """Raise BadEntry unless a chain key of the keyring signed the row."""
+    """Raise BadEntry unless a chain key that the keyring has and has not revoked signed the row."""
     key = keyrings.latest.key_of(signer_id, CHAIN)
     if key is None:
         raise BadEntry(f"{signer_id!r} is no chain key of the keyring", code="unknown_chain_key")
+    if signer_id in keyrings.latest.revocations:
+        raise BadEntry(f"its chain row is signed by {signer_id}, which was revoked before", code="revoked_key")
     try:
         raw = base64.b64decode(signature, validate=True)
     except (binascii.Error, ValueError):

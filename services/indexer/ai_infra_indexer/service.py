@@ -21,7 +21,7 @@ from ai_infra.objects.store import ObjectStore
 from ai_infra.readmodel.connection import connect
 from ai_infra.readmodel.migrations import migrate
 from ai_infra.settings import Settings
-from ai_infra.trust.open import load_roots, open_audit_signer, open_chain_signer
+from ai_infra.trust.open import load_roots
 from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.companions import archive_companions, archive_schema
@@ -39,6 +39,7 @@ from ai_infra_indexer.publish import Publisher, read_position
 from ai_infra_indexer.replay import LaneVerifier
 from ai_infra_indexer.reprojection import Reprojected, reproject
 from ai_infra_indexer.retention import RetentionWatch
+from ai_infra_indexer.signing import LogKeys
 from ai_infra_indexer.store import Connection, read_offsets
 from ai_infra_indexer.taking import take
 
@@ -119,7 +120,7 @@ def build(process: ServiceProcess, completeness: CompletenessWatch) -> Indexer:
 
     origin, reader = settings.log.origin, BucketReader(store, archive_uri)
     lanes = [ArchivedLane(reader, origin, number) for number in range(settings.log.lanes)]
-    heads = HeadsWriter(store, archive_uri, lanes, origin, taker.audit, lambda: process.keyrings.latest)
+    heads = HeadsWriter(store, archive_uri, lanes, origin, taker.keys.newest, lambda: process.keyrings.latest)
     finality = Finality(
         lambda: open_connection(settings),
         Publisher(process.session, process.frame, found=completeness),
@@ -128,7 +129,8 @@ def build(process: ServiceProcess, completeness: CompletenessWatch) -> Indexer:
         write_heads=heads.write,
     )
     finality.start()
-    log.info("keys open", audit=taker.audit.key_id, chain=taker.chain.key_id, keyring=keyring.version)
+    audit, chain = taker.keys.newest(), taker.keys.chain(keyring)
+    log.info("keys open", audit=audit.key_id, chain=chain.key_id, keyring=keyring.version)
     config = {**group_config(settings, group_of(NAME)), "enable.partition.eof": True}
 
     def each_turn() -> None:
@@ -167,8 +169,7 @@ class Taker:
         self._roots = load_roots(settings)
         self.around = Around(settings, process.broadcast)
         self._connection: Connection | None = None
-        self.audit = open_audit_signer(settings, process.keyrings.latest)
-        self.chain = open_chain_signer(settings, process.keyrings.latest)
+        self.keys = LogKeys(settings, process.keyrings)
 
     def __call__(self, consumer: Consumer, number: int) -> tuple[Lane, FinalLane]:
         settings = self._settings
@@ -178,11 +179,13 @@ class Taker:
             self._archive_uri,
             settings.log.origin,
             number,
-            self.audit,
+            self.keys.audit,
             retention_days=settings.objects.retention_days,
         )
         # First of all: it waits until no transaction of a predecessor is pending.
         position = read_position(consumer, connection, number, settings.log.lanes, timeout=COMMITTED_SECONDS)
+        # What a predecessor has signed last may be by a key that this process has not read of yet.
+        self.around.catch_up()
         keyring = self._process.keyrings.latest
         taken = take(connection, archive, number, keyring=keyring, roots=self._roots, lanes=settings.log.lanes)
         checkpoint = taken.checkpoint
@@ -206,7 +209,7 @@ class Taker:
             )
         verifier = LaneVerifier(taken.keyrings, settings.log.lanes, verifier_for(settings, taken.keyrings))
         handover = Handover(number, taken.head.origin, MAX_BYTES // settings.log.lanes)
-        lane = Lane(connection, taken.head, offsets, verifier, self.chain, self.around, handover)
+        lane = Lane(connection, taken.head, offsets, verifier, self.keys.chain, self.around, handover)
         final = FinalLane(number, archive, taken.edge, taken.edge_hash, checkpoint, position, handover)
         return lane, final
 

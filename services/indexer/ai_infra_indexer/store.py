@@ -43,6 +43,13 @@ class Appended:
     findings: tuple[Finding, ...]
 
 
+def keyring_version(connection: Connection, lane: int, size: int) -> int:
+    """The newest version of the keyring among the first entries of a lane; 0 where there is none."""
+    query = "SELECT coalesce(max(version), 0) FROM keyrings WHERE lane = %s AND position < %s"
+    row = connection.execute(query, (lane, size)).fetchone()
+    return int(row[0]) if row is not None else 0
+
+
 def ensure_lane(connection: Connection, lane: int, origin: str) -> None:
     """The lane's row, partitions and schema, where they are not there yet."""
     with connection.transaction():

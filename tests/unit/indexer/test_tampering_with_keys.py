@@ -333,6 +333,10 @@ INSIDE = [
                 "revoked_key",
                 lambda f: keyring_then(f, revoking("trainer-1"), "trainer", f.world(1).status(g.JobStatusKind.FAILED)),
             ),
+            "a row by a chain key that is revoked": (
+                "revoked_key",
+                lambda f: keyring_then(f, revoking("chain-1"), "orchestrator", f.world(1).queued("job-2")),
+            ),
             "a retired key": (
                 "expired_delegation",
                 lambda f: keyring_then(f, retiring("trainer-1"), "trainer", f.world(1).status(g.JobStatusKind.FAILED)),

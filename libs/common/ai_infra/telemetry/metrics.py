@@ -139,6 +139,8 @@ INDEXER_FINDINGS: Final = Counter("ai_infra_indexer_findings_total", "Findings s
 INDEXER_WITHHELD: Final = Gauge("ai_infra_indexer_withheld_events", "Events withheld from the log.", ["lane"])
 # How far the oldest unread input has got towards its deletion, 0..1. Alarm at 0.5.
 INDEXER_RETENTION_USED: Final = Gauge("ai_infra_indexer_retention_used_ratio", "Towards losing input.", ["lane"])
+# use: audit, chain. 0: its key is revoked, or not in the keyring that counts, and no other is at hand. Alarm at 0.
+INDEXER_KEY_STANDS: Final = Gauge("ai_infra_indexer_key_stands", "Whether a key at hand may sign.", ["use"])
 # 1 where a lane's rows were made by another projection than the program's: `ai-infra db reproject`.
 INDEXER_PROJECTION_OUTDATED: Final = Gauge("ai_infra_indexer_projection_outdated", "Rows to make anew.", ["lane"])
 

@@ -932,6 +932,7 @@ def check_chain(e: Entry, event: Event, ring: Keyring) -> bytes:
     need(chain["id"] == e.statement["ce_id"], "broken_chain", f"the row is about {chain['id']}, the event is another")
     known = ring.key(chain["signer_id"], "chain") is not None
     need(known, "unknown_chain_key", f"{chain['signer_id']!r} is no chain key")
+    need(chain["signer_id"] not in ring.revocations, "revoked_key", f"{chain['signer_id']} was revoked before")
     good = signed_by(ring.public(chain["signer_id"]), digest, base64.b64decode(chain["signature"]))
     need(good, "bad_chain_signature", f"the row is not signed by {chain['signer_id']}")
     return payload

@@ -1,0 +1,150 @@
+"""The log's own keys are rotated and revoked while events flow: nothing is lost, and everything verifies afterwards.
+
+The tests run in this order on one log; the last leaves it with keys that count, for whoever uses the stack next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from tests.system.test_indexer_log import PATIENCE, Town, readiness
+
+from ai_infra.devstack import Stack
+from ai_infra.devstack.waiting import wait_until
+from ai_infra.events.event import Record
+from ai_infra.readmodel import ReadModel, connect
+from ai_infra.settings import Settings
+from ai_infra.trust.keyring import AUDIT, CHAIN
+from ai_infra.trust.keyring_files import load_keyrings
+
+
+@pytest.fixture(scope="module")
+def town(stack: Stack, settings: Settings) -> Iterator[Town]:
+    town = Town(stack, settings)
+    town.start()
+    yield town
+    town.stop()
+
+
+def keys(town: Town, cwd: Path, *arguments: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "ai_infra.cli.main", "keys", *arguments, "--json"],
+        env={**os.environ, **town.stack.env()},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def counting(town: Town, use: str) -> list[str]:
+    """Keys of that use that are not revoked, the newest last."""
+    directory = town.settings.keys.dir
+    assert directory is not None
+    keyring = load_keyrings(directory).latest
+    found = [key for key in keyring.keys.values() if key.use == use and key.id not in keyring.revocations]
+    return [key.id for key in sorted(found, key=lambda key: key.deployed_at)]
+
+
+@contextmanager
+def flowing(town: Town, said: list[Record]) -> Iterator[None]:
+    """Events of all lanes, one after the other, for as long as the block lasts."""
+    worlds = [town.world(f"rotation-{n}") for n in range(6)]
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    def flow() -> None:
+        try:
+            while not stop.is_set():
+                for world in worlds:
+                    record = world.say("orchestrator", world.queued(f"job-{len(said)}"))
+                    town.send(record)
+                    said.append(record)
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    thread = threading.Thread(target=flow, name="flow")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(PATIENCE)
+    assert not failed
+
+
+def more(said: list[Record], count: int) -> None:
+    goal = len(said) + count
+    assert wait_until(lambda: len(said) >= goal, PATIENCE), "events do not flow"
+
+
+def test_keys_are_rotated_and_revoked_under_load_and_nothing_is_lost(town: Town, tmp_path: Path) -> None:
+    said: list[Record] = []
+    [*_, audit], [*_, chain] = counting(town, AUDIT), counting(town, CHAIN)
+    with flowing(town, said):
+        more(said, 20)
+        for key in (audit, chain):
+            keys(town, tmp_path, "rotate", key)
+            more(said, 20)
+        for key in (audit, chain):
+            keys(town, tmp_path, "revoke", key, "--reason", "a test")
+            more(said, 20)
+        town.start(replica=1)
+        more(said, 20)
+        town.stop()
+        town.start()
+    town.await_final(*said)
+    town.stack.stop_service("indexer", replica=1)
+    assert town.problems() == []
+    ids = [dict(record.headers)["ce_id"].decode() for record in said]
+    with connect(town.settings.database.url, autocommit=True) as connection:
+        rows = connection.execute(
+            "SELECT e.event_id::text, a.signer_id FROM entries e JOIN audit_events a USING (lane, position) "
+            "WHERE e.event_id = ANY(%s::uuid[])",
+            (ids,),
+        ).fetchall()
+        revoked = connection.execute("SELECT DISTINCT lane FROM keys WHERE key_id = %s", (chain,)).fetchall()
+    assert sorted(row[0] for row in rows) == sorted(ids), "each event is in the log once"
+    assert len(revoked) == town.lanes
+    assert {row[1] for row in rows} >= {chain}
+    assert dict(rows)[ids[-1]] != chain
+
+
+def test_without_an_audit_key_that_counts_nothing_becomes_final_until_one_is_made(town: Town, tmp_path: Path) -> None:
+    for key in counting(town, AUDIT):
+        keys(town, tmp_path, "revoke", key, "--reason", "stolen")
+    world = town.world("no-audit-key")
+    record = world.say("orchestrator", world.queued("job-no-audit-key"))
+    town.send(record)
+    event_id = dict(record.headers)["ce_id"].decode()
+
+    def projected() -> bool:
+        with ReadModel(town.settings.database.url) as model:
+            return model.event(event_id) is not None
+
+    assert wait_until(projected, PATIENCE), "what is said is entered all the same"
+    assert wait_until(lambda: "the audit key" in readiness(town), PATIENCE), readiness(town)
+    with urlopen(f"{town.stack.service_url('indexer')}/metrics", timeout=10) as answer:
+        assert 'ai_infra_indexer_key_stands{use="audit"} 0.0' in answer.read().decode()
+    with ReadModel(town.settings.database.url) as model:
+        entry = model.event(event_id)
+        assert entry is not None
+        assert all(row.checkpoint_size <= entry.position for row in model.lanes() if row.lane == entry.lane)
+
+    keys(town, tmp_path, "new", "audit-of-the-test", "--use", "audit")
+    town.await_final(record)
+    assert town.problems() == []
