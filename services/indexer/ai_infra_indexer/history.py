@@ -97,13 +97,16 @@ class Known:
             findings.append(Finding(position, "equivocation", _text(number), event.id, detail, number))
         elif event.id in self.ids:
             verdict = Verdict.REPEATED
+        # Each once: nothing keeps a sender from naming a cause twice.
         missing = tuple(
-            cause.id
-            for cause in event.causes
-            if cause.lane == self.lane
-            and cause.id not in self.ids
-            and not _broadcast(event)
-            and not _refuses(event, cause.id)
+            dict.fromkeys(
+                cause.id
+                for cause in event.causes
+                if cause.lane == self.lane
+                and cause.id not in self.ids
+                and not _broadcast(event)
+                and not _refuses(event, cause.id)
+            )
         )
         for cause in missing:
             detail = f"cause {cause} is not in lane {self.lane} before position {position}"

@@ -30,8 +30,14 @@ Connection = psycopg.Connection[Any]
 
 PROJECTION_REFUSED: Final = "projection_refused"  # the kind of finding
 
-# What the data is to blame for. A limit (a name too long for its index) is one too: it would be met again and again.
-_REFUSES: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
+# What the data is to blame for. A limit (a name too long for its index, JSON deeper than Postgres reads) is one too: it
+# would be met again and again.
+_REFUSES: Final = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.StatementTooComplex,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,22 @@ def keyring_version(connection: Connection, lane: int, size: int) -> int:
     query = "SELECT coalesce(max(version), 0) FROM keyrings WHERE lane = %s AND position < %s"
     row = connection.execute(query, (lane, size)).fetchone()
     return int(row[0]) if row is not None else 0
+
+
+def record_versions(connection: Connection, lane: int, written: Mapping[str, str]) -> None:
+    """Remember the VersionIds of what the archive keeps for good, by path below the lane; the first one counts."""
+    if written:
+        connection.execute(
+            "INSERT INTO archive_versions (lane, path, version_id) SELECT %s, * FROM unnest(%s::text[], %s::text[]) "
+            "ON CONFLICT DO NOTHING",
+            (lane, list(written), list(written.values())),
+        )
+
+
+def recorded_versions(connection: Connection, lane: int) -> dict[str, str]:
+    """The VersionIds that were remembered, by path below the lane."""
+    rows = connection.execute("SELECT path, version_id FROM archive_versions WHERE lane = %s", (lane,)).fetchall()
+    return dict(rows)
 
 
 def ensure_lane(connection: Connection, lane: int, origin: str) -> None:

@@ -82,3 +82,11 @@ def test_what_was_refused_may_be_missing_and_any_other_cause_of_the_refusal_may_
     known = Known(world.lane)
     assert known.judge(refusal, 0).missing == (other.id,)
     assert known.judge(refused, 1).findings == (), "redriven and accepted since: not a late cause"
+
+
+def test_a_cause_that_is_missing_and_named_twice_is_noted_once(world: Any) -> None:
+    nobody = Cause("0190b5a0-0000-7000-8000-000000000000", world.lane)
+    event = world.verifier().verify(world.say("orchestrator", world.queued(), causes=[nobody, nobody]))
+    judged = Known(world.lane).judge(event, 0)
+    assert judged.missing == (nobody.id,)
+    assert [finding.about for finding in judged.findings] == [nobody.id]
