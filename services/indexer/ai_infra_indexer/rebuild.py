@@ -7,15 +7,9 @@ interrupted goes on where it stood.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
-from multiprocessing.queues import SimpleQueue
-from threading import Thread
-from typing import Final
 
 from ai_infra.events.exceptions import UnknownSchema
 from ai_infra.events.generated import SignerChanged
@@ -33,6 +27,7 @@ from ai_infra_indexer.finality import note_checkpoint
 from ai_infra_indexer.projection.version import PROJECTION
 from ai_infra_indexer.replay import BadEntry, Replay
 from ai_infra_indexer.reprojection import projections
+from ai_infra_indexer.side_by_side import side_by_side, tell
 from ai_infra_indexer.store import Connection, ensure_lane, read_head
 from ai_infra_indexer.taking import load, read_keyrings
 
@@ -40,7 +35,6 @@ Progress = Callable[[int, int, int], None]
 """(lane, entries done, entries in all)"""
 
 Reopen = Callable[[], ObjectReader]
-_TELL_SECONDS: Final = 0.2  # how often progress is told
 
 
 class RebuildFailed(IndexerError):
@@ -136,8 +130,6 @@ def size_at(archived: ArchivedLane, time_ms: int) -> int:
 
 # -- side by side ------------------------------------------------------------------------------------------------------
 
-_Told = tuple[int, int, int]
-
 
 def _in_processes(
     jobs: Sequence[tuple[int, int, int]],
@@ -150,48 +142,14 @@ def _in_processes(
     processes: int,
 ) -> list[Rebuilt]:
     """A lane a process at a time, the longest first. Lanes share nothing, the database's locks included."""
-    context = get_context("spawn")  # no thread, lock or connection of this process is taken along
-    told: SimpleQueue[_Told] = context.SimpleQueue()
+    longest_first = sorted(jobs, key=lambda job: -job[1])
     share = (reopen, url, log_origin, lanes, roots)
-    with ProcessPoolExecutor(min(processes, len(jobs)), context, _begin, (told,)) as pool:
-        longest_first = sorted(jobs, key=lambda job: -job[1])
-        waiting = {pool.submit(_rebuild_one, lane, size, *share) for lane, size, _ in longest_first}
-        done: list[Rebuilt] = []
-        try:
-            while waiting:
-                ended, waiting = wait(waiting, timeout=_TELL_SECONDS)
-                while not told.empty():
-                    progress(*told.get())
-                done += [each.result() for each in ended]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    work = [(lane, size, *share) for lane, size, _ in longest_first]
+    done = side_by_side(_rebuild_one, work, processes=processes, told=progress)
     return sorted(done, key=lambda each: each.lane)
 
 
-def _begin(told: SimpleQueue[_Told]) -> None:
-    """Once in each process: what it tells, and that it ends when the command was killed, so as not to go on writing
-    beside the one that goes on with the rebuild."""
-    global _told  # noqa: PLW0603 - a queue can only be handed to a process when it begins
-    _told = told
-    Thread(target=_end_with_the_command, daemon=True).start()
-
-
-def _end_with_the_command() -> None:
-    command = parent_process()
-    if command is not None:
-        command.join()
-        os._exit(1)
-
-
-_told: SimpleQueue[_Told] | None = None
-
-
 def _rebuild_one(lane: int, size: int, reopen: Reopen, url: str, log_origin: str, lanes: int, roots: Roots) -> Rebuilt:
-    def tell(*done: int) -> None:
-        if _told is not None:
-            _told.put((done[0], done[1], done[2]))
-
     reader = reopen()
     learn_archived_schemas(reader)
     with connect(url, application="ai-infra rebuild", autocommit=True) as connection:

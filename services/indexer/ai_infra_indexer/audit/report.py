@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from ai_infra.events.event import Event
@@ -86,6 +86,10 @@ class LaneReport:
                     self.lane, position, f"manifest of {artifact}", body.manifest_uri, body.manifest_sha256
                 ),
             ]
+
+    def told(self) -> LaneReport:
+        """Without what only the reading needed: what a process hands to the one that asked it."""
+        return replace(self, _heard=Ledger(0))
 
 
 def _said(position: int, event: Event[Any]) -> Said:

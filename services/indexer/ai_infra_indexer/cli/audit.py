@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -15,7 +20,7 @@ from ai_infra.objects.store import ObjectStore
 from ai_infra.readmodel.connection import connect
 from ai_infra.settings import Settings, load_settings
 from ai_infra.tlog.exceptions import TlogError
-from ai_infra.tlog.heads import lane_origin
+from ai_infra.trust.keyring import Roots
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.audit import LaneReport, Problem, audit_archive, audit_artifacts, audit_postgres
 from ai_infra_indexer.audit.vouched import Vouched, against_heads, against_witnesses, read_cosignatures, read_heads
@@ -32,6 +37,10 @@ from ai_infra_indexer.cli.options import (
 )
 from ai_infra_indexer.cli.proof import verify_consistency, verify_proof
 from ai_infra_indexer.cosignatures import configured_witnesses
+from ai_infra_indexer.side_by_side import side_by_side, tell
+
+CORES: Final = os.cpu_count() or 1
+LONG: Final = 10_000  # entries from which on several processes are worth the second that each takes to start
 
 audit = typer.Typer(help="Verify the log.", no_args_is_help=True)
 
@@ -68,6 +77,10 @@ def verify(
     log_key: LogKeys = None,
     witness: Witnesses = None,
     quorum: Quorum = None,
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", min=1, help="How many lanes at once, a process each; all cores for a long log."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Verify chain, signatures, roles, tree and checkpoints of the log; exits 1 and names each problem.
@@ -82,29 +95,13 @@ def verify(
         verify_consistency(settings, consistency, old, log_key, witness, quorum, json=json)
         return
     source = source or (Source.ARCHIVE if archive is not None else Source.BOTH)
+    began = time.monotonic()
     reader = archive_reader(settings, archive)
-    pinned = pinned_roots(settings, roots)
-    name = origin or settings.log.origin
+    log = _Log(settings, archive, pinned_roots(settings, roots), origin or settings.log.origin)
     lanes = range(settings.log.lanes) if lane is None else (lane,)
-    reports: list[LaneReport] = []
+    name = log.origin
     with progress("reading the log") as say:
-        for number in lanes:
-            archived = ArchivedLane(reader, name, number)
-            tell = _teller(say, number)
-            if source is not Source.POSTGRES:
-                reports.append(audit_archive(archived, pinned, settings.log.lanes, progress=tell("archive")))
-            if source is not Source.ARCHIVE:
-                with connect(settings.database.url, application="ai-infra audit", autocommit=True) as connection:
-                    report = audit_postgres(
-                        connection,
-                        number,
-                        lane_origin(name, number),
-                        pinned,
-                        settings.log.lanes,
-                        archived=archived if source is Source.BOTH else None,
-                        progress=tell("Postgres"),
-                    )
-                reports.append(report)
+        reports = _read(log, reader, lanes, source, processes, _Counter(say))
         problems = [problem for report in reports for problem in report.problems]
         vouched: list[Vouched] = []
         if source is not Source.POSTGRES:
@@ -112,9 +109,76 @@ def verify(
             problems += more
         if artifacts:
             problems += _bucket_problems(settings, reports, say)
-    _show_audit(reports, problems, vouched, json=json)
+    _show_audit(reports, problems, vouched, time.monotonic() - began, json=json)
     if problems:
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """Where the log is and whom to believe: what a process that reads a lane of it has to know."""
+
+    settings: Settings
+    archive: str | None
+    roots: Roots
+    origin: str
+
+    def reader(self) -> ObjectReader:
+        return archive_reader(self.settings, self.archive)
+
+
+def _read(
+    log: _Log, reader: ObjectReader, lanes: Sequence[int], source: Source, processes: int | None, told: _Counter
+) -> list[LaneReport]:
+    """Each lane from the archive, then from Postgres, in processes where that is asked for or worth their start."""
+    jobs = [(log, n, archive, source) for n in lanes for archive in (True, False) if source is not _other(archive)]
+    if processes is None:
+        processes = CORES if len(jobs) > 1 and _long(log, reader, lanes, source) else 1
+    if processes > 1 and len(jobs) > 1:
+        return side_by_side(_read_in_process, jobs, processes=processes, told=told)
+    return [_read_lane(*job, reader, told) for job in jobs]
+
+
+def _other(archive: bool) -> Source:
+    return Source.POSTGRES if archive else Source.ARCHIVE
+
+
+def _long(log: _Log, reader: ObjectReader, lanes: Sequence[int], source: Source) -> bool:
+    """Whether several processes are worth their start."""
+    if source is not Source.ARCHIVE:
+        with connect(log.settings.database.url, application="ai-infra audit", autocommit=True) as connection:
+            return (
+                sum(size for lane, size in connection.execute("SELECT lane, size FROM lanes") if lane in lanes) >= LONG
+            )
+    entries = 0
+    for number in lanes:
+        archived = ArchivedLane(reader, log.origin, number)
+        with suppress(TlogError, UnicodeDecodeError):  # the audit of the lane names it
+            note = archived.note()
+            entries += archived.claimed_size(note) if note is not None else 0
+    return entries >= LONG
+
+
+def _read_in_process(log: _Log, number: int, archive: bool, source: Source) -> LaneReport:
+    return _read_lane(log, number, archive, source, log.reader(), tell).told()
+
+
+def _read_lane(
+    log: _Log, number: int, archive: bool, source: Source, reader: ObjectReader, told: Callable[[int, str, int], None]
+) -> LaneReport:
+    archived, lanes = ArchivedLane(reader, log.origin, number), log.settings.log.lanes
+    if archive:
+        return audit_archive(archived, log.roots, lanes, progress=partial(told, number, "archive"))
+    with connect(log.settings.database.url, application="ai-infra audit", autocommit=True) as connection:
+        return audit_postgres(
+            connection,
+            number,
+            archived.origin,
+            log.roots,
+            lanes,
+            archived=archived if source is Source.BOTH else None,
+            progress=partial(told, number, "Postgres"),
+        )
 
 
 def _against_others(
@@ -156,21 +220,21 @@ def _bucket_problems(settings: Settings, reports: list[LaneReport], say: Callabl
         return audit_artifacts(store, registered.values(), progress=tell)
 
 
-def _teller(say: Callable[[str], None], lane: int) -> Callable[[str], Callable[[int], None]]:
-    def of(source: str) -> Callable[[int], None]:
-        done = 0
+class _Counter:
+    """Says how far each lane has been read."""
 
-        def tell(count: int) -> None:
-            nonlocal done
-            done += count
-            say(f"lane {lane} in {source}: {done} entries verified")
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._done: dict[tuple[int, str], int] = {}
 
-        return tell
-
-    return of
+    def __call__(self, lane: int, source: str, count: int) -> None:
+        done = self._done[lane, source] = self._done.get((lane, source), 0) + count
+        self._say(f"lane {lane} in {source}: {done} entries verified")
 
 
-def _show_audit(reports: list[LaneReport], problems: list[Problem], vouched: list[Vouched], *, json: bool) -> None:
+def _show_audit(
+    reports: list[LaneReport], problems: list[Problem], vouched: list[Vouched], seconds: float, *, json: bool
+) -> None:
     witnessed = [
         {"lane": item.lane, "witness": c.witness, "size": c.size, "at": c.at, "quorum_up_to": item.witnessed}
         for item in vouched
@@ -211,5 +275,11 @@ def _show_audit(reports: list[LaneReport], problems: list[Problem], vouched: lis
             ),
         )
 
-    data = {"ok": not problems, "lanes": lanes, "problems": problems, "witnessed": witnessed}
+    data = {
+        "ok": not problems,
+        "lanes": lanes,
+        "problems": problems,
+        "witnessed": witnessed,
+        "seconds": round(seconds, 3),
+    }
     show(data, json=json, table=table)
