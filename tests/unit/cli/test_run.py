@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from ai_infra.cli.run import _counts
 from ai_infra.errors import ConfigurationError
+from ai_infra.trust.init import init_keys
 
 WAITS = """
 import sys, time
@@ -93,3 +97,31 @@ def test_replicas_are_counted_by_service() -> None:
     for wrong in ("trainer", "trainer=x", "nobody=1"):
         with pytest.raises(ConfigurationError, match="SERVICE=N"):
             _counts([wrong])
+
+
+def test_a_service_that_waits_for_kafka_at_its_start_obeys_the_first_signal(tmp_path: Path) -> None:
+    """While librdkafka waits in the main thread, Python hears no signal."""
+    init_keys(tmp_path / "keys")
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        broker.settimeout(60)
+        settings = {
+            "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{broker.getsockname()[1]}",
+            "AI_INFRA_KEYS_DIR": str(tmp_path / "keys"),
+            "AI_INFRA_HTTP_PORT": "0",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ai_infra_canary"],
+            env={**os.environ, **settings},
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            asking, _ = broker.accept()
+            with asking:
+                assert asking.recv(1)  # its first question, which nobody answers
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.wait()

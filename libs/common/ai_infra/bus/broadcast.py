@@ -7,6 +7,7 @@ over: it must never stop a reader, and never become known to it.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -37,6 +38,22 @@ log = structlog.get_logger(__name__)
 
 TOPICS: Final = (SignerChanged.TOPIC, PolicyChanged.TOPIC)
 SETTLE_SECONDS: Final = 10.0  # how long a policy that names a newer keyring may hold up its reader
+ASK_SECONDS: Final = 3.0  # how long one question may take: while the client waits, the main thread hears no signal
+
+
+class Patience:
+    """How long something may take; no longer at all once `stop` is set."""
+
+    def __init__(self, seconds: float, stop: threading.Event | None = None) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._stop = stop
+
+    @property
+    def left(self) -> float:
+        """Seconds, 0 when it is over."""
+        if self._stop is not None and self._stop.is_set():
+            return 0.0
+        return max(0.0, self._deadline - time.monotonic())
 
 
 class Broadcast:
@@ -68,12 +85,13 @@ class Broadcast:
         """The newest policy; version 0 with an empty document before the first."""
         return self._policy
 
-    def catch_up(self, timeout: float, *, keyring: bool = True) -> None:
+    def catch_up(self, timeout: float, *, keyring: bool = True, stop: threading.Event | None = None) -> None:
         """Reads both topics to their ends. Raises UnavailableError where that takes longer than `timeout` seconds, or
-        where no keyring has been published (unless `keyring` is False: for who publishes the first)."""
-        deadline = time.monotonic() + timeout
-        self._read_to({topic: self._end(topic, deadline) for topic in TOPICS}, deadline)
-        self._settle(deadline)
+        until `stop` is set, and where no keyring has been published (unless `keyring` is False: for who publishes the
+        first)."""
+        patience = Patience(timeout, stop)
+        self._read_to({topic: self._end(topic, patience) for topic in TOPICS}, patience)
+        self._settle(patience)
         if keyring and self.keyrings.latest_version == 0:
             raise UnavailableError(
                 f"no keyring that the pinned roots have signed is published on {SignerChanged.TOPIC}; publish one with "
@@ -84,21 +102,21 @@ class Broadcast:
         """Takes what has come; does not wait, but for the keyring that a policy names and that is not known yet."""
         self._read(0)
         if self._waiting and self.keyrings.latest_version:
-            self._settle(time.monotonic() + SETTLE_SECONDS)
+            self._settle(Patience(SETTLE_SECONDS))
 
     def records_of(self, topic: str, from_offset: int = 0) -> list[Record]:
         """Accepted records of a broadcast topic from an offset on, in their order."""
         return [r for r in self._records[topic] if r.offset >= from_offset]
 
-    def _end(self, topic: str, deadline: float) -> int:
+    def _end(self, topic: str, patience: Patience) -> int:
         while True:
-            left = max(0.1, deadline - time.monotonic())
+            timeout = max(0.1, min(patience.left, ASK_SECONDS))
             try:
-                marks = self._consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=left)
+                marks = self._consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=timeout)
             except KafkaException as error:
                 # A topic that was just made is known before its leader is, and a broker that just started knows its
                 # partitions before it leads them.
-                if error.args[0].code() in LEADER_MOVED and time.monotonic() < deadline:
+                if error.args[0].code() in LEADER_MOVED | UNREACHABLE and patience.left:
                     time.sleep(BETWEEN_ATTEMPTS)  # between two questions
                     continue
                 if error.args[0].code() in UNREACHABLE:
@@ -125,21 +143,21 @@ class Broadcast:
             self._positions[record.topic] = record.offset + 1
             self._take(record)
 
-    def _read_to(self, ends: Mapping[str, int], deadline: float) -> None:
+    def _read_to(self, ends: Mapping[str, int], patience: Patience) -> None:
         while behind := [topic for topic, end in ends.items() if self._positions[topic] < end]:
-            if time.monotonic() > deadline:
+            if not patience.left:
                 raise UnavailableError(
                     f"the broadcast topics were not read to their ends in time (behind: {', '.join(behind)}); is the "
                     "broker there?"
                 )
             self._read(0.05)
 
-    def _settle(self, deadline: float) -> None:
+    def _settle(self, patience: Patience) -> None:
         """Judges the policies that wait for a keyring: who signed one had read that keyring, so it is on its topic by
         now, or nowhere. So junk that names none that exists cannot wait here for ever."""
         while self._waiting and self.keyrings.latest_version:
             number = len(self._waiting)
-            self._read_to({SignerChanged.TOPIC: self._end(SignerChanged.TOPIC, deadline)}, deadline)
+            self._read_to({SignerChanged.TOPIC: self._end(SignerChanged.TOPIC, patience)}, patience)
             judged, self._waiting = self._waiting[:number], self._waiting[number:]
             for record in judged:
                 self._accept(record, self._take_policy)

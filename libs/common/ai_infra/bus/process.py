@@ -41,8 +41,16 @@ SETTLED_SECONDS: Final = 60.0  # who has run this long fails for a new reason
 class ServiceProcess:
     """One start of a service: keyring followed, session key at hand. `checks` are those of its health port."""
 
-    def __init__(self, name: str, says: tuple[type, ...], settings: Settings, checks: dict[str, Check]) -> None:
-        """Reads the broadcast topics and has the first delegation signed. Raises what those raise."""
+    def __init__(
+        self,
+        name: str,
+        says: tuple[type, ...],
+        settings: Settings,
+        checks: dict[str, Check],
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Reads the broadcast topics and has the first delegation signed. Raises what those raise; UnavailableError
+        too where `stop` is set meanwhile."""
         self.name = name
         self.settings = settings
         self.checks = checks
@@ -56,7 +64,7 @@ class ServiceProcess:
         """Whether every key that the service needs has been opened; whoever serves sets it."""
         self._broadcast_at = 0.0
         try:
-            self.broadcast.catch_up(CATCH_UP_SECONDS)
+            self.broadcast.catch_up(CATCH_UP_SECONDS, stop=stop)
             bodies: list[Any] = [*says, EventRefused, ProducerHeartbeat]
             topics = [body.TOPIC for body in bodies]
             if (registry := schema_registry(settings)) is not None:
@@ -108,7 +116,7 @@ def keep_running(
         while not stop.is_set():
             began = time.monotonic()
             try:
-                process = ServiceProcess(name, says, settings, checks)
+                process = ServiceProcess(name, says, settings, checks, stop)
                 process.liveness = liveness
                 try:
                     checks.pop("starting", None)
@@ -117,6 +125,9 @@ def keep_running(
                     keys_were_open = keys_were_open or process.keys_open
                     process.close()
             except (RestartNeededError, UnavailableError) as error:
+                if stop.is_set():
+                    log.warning("stopped in a failure", service=name, code=error.code, why=str(error))
+                    break
                 if settings.guards.require_kms and not keys_were_open and isinstance(error, SigningUnavailable):
                     raise SigningUnavailable(
                         f"{name} does not start, since REQUIRE_KMS=true and a key can't be opened: {error} Bring the "
