@@ -154,25 +154,24 @@ class Reader:
         return b
 
     def int64(self) -> int:
+        data, at = self.data, self.pos
         try:
-            b = self.data[self.pos]
+            b = data[at]
+            at += 1
+            z = b & 0x7F
+            shift = 7
+            while b > 0x7F:
+                if shift > 63:
+                    raise UndecodableBody(f"expected an integer of at most 10 bytes; it goes on at byte {at}")
+                b = data[at]
+                at += 1
+                z |= (b & 0x7F) << shift
+                shift += 7
         except IndexError:
-            raise UndecodableBody(f"expected more than {len(self.data)} bytes: the body is cut short") from None
-        self.pos += 1
-        if b < 0x80:
-            return (b >> 1) ^ -(b & 1)
-        z = b & 0x7F
-        shift = 7
-        while True:
-            b = self._byte()
-            z |= (b & 0x7F) << shift
-            if b < 0x80:
-                break
-            shift += 7
-            if shift > 63:
-                raise UndecodableBody(f"expected an integer of at most 10 bytes; it goes on at byte {self.pos}")
+            raise UndecodableBody(f"expected more than {len(data)} bytes: the body is cut short") from None
+        self.pos = at
         if z > 0xFFFFFFFFFFFFFFFF:
-            raise UndecodableBody(f"expected an integer of 64 bits; more before byte {self.pos}")
+            raise UndecodableBody(f"expected an integer of 64 bits; more before byte {at}")
         return (z >> 1) ^ -(z & 1)
 
     def int32(self) -> int:
@@ -228,6 +227,15 @@ class Reader:
         return symbols[n]
 
     def optional(self, read: Callable[[Reader], T]) -> T | None:
+        data, at = self.data, self.pos
+        branch = data[at] if at < len(data) else -1
+        # Nearly every branch is one byte: it is read here, without a call.
+        if branch == 0:
+            self.pos = at + 1
+            return None
+        if branch == 2:
+            self.pos = at + 1
+            return read(self)
         n = self.int64()
         if n == 0:
             return None
@@ -249,8 +257,10 @@ class Reader:
         return n
 
     def array(self, read: Callable[[Reader], T]) -> tuple[T, ...]:
-        if not (n := self._count()):
+        if self.data[self.pos : self.pos + 1] == b"\0":
+            self.pos += 1
             return ()
+        n = self._count()
         items: list[T] = []
         while n:
             items += [read(self) for _ in range(n)]

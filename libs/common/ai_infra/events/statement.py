@@ -7,7 +7,6 @@ something; `signature` and `traceparent` alone are outside.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -15,7 +14,7 @@ import orjson
 
 from ai_infra.events.avro import rfc3339
 from ai_infra.events.canonical import sha256_hex
-from ai_infra.events.event import Attributes, Cause
+from ai_infra.events.event import Attributes
 from ai_infra.events.exceptions import MalformedEvent
 
 EVENT_PAYLOAD_TYPE: Final = "application/vnd.ai-infra.event.v1+json"
@@ -32,52 +31,32 @@ def delegation_sha256(delegation: bytes) -> str:
     return sha256_hex(delegation)
 
 
-def statement(
-    *,
-    body: bytes,
-    causes: Sequence[Cause],
-    ce_id: str,
-    ce_source: str,
-    ce_subject: str | None,
-    ce_time: str,
-    ce_type: str,
-    delegation: bytes,
-    epoch: int | None,
-    key: str,
-    keyring: int,
-    lane: int,
-    prev: str | None,
-    producer: str | None,
-    schema_sha256: str,
-    seq: int | None,
-    signer: str,
-    topic: str,
-) -> bytes:
+def statement(attributes: Attributes, *, topic: str, key: str, lane: int, schema_sha256: str, body: bytes) -> bytes:
     """RFC 8785 bytes of the statement. Texts must be valid Unicode, integers 0..2^53-1: parse and compose see to it."""
     # Keys stand in canonical order, which orjson keeps: sorting again would cost and change nothing.
     try:
         return orjson.dumps(
             {
                 "body_sha256": hashlib.sha256(body).hexdigest(),
-                "causes": [{"id": cause.id, "lane": cause.lane} for cause in causes],
+                "causes": [{"id": cause.id, "lane": cause.lane} for cause in attributes.causes],
                 "ce_dataschema": DATASCHEMA_PREFIX + schema_sha256,
-                "ce_id": ce_id,
-                "ce_source": ce_source,
+                "ce_id": attributes.id,
+                "ce_source": attributes.source,
                 "ce_specversion": SPEC_VERSION,
-                "ce_subject": ce_subject,
-                "ce_time": ce_time,
-                "ce_type": ce_type,
+                "ce_subject": attributes.subject,
+                "ce_time": rfc3339(attributes.time),
+                "ce_type": attributes.type,
                 "content_type": CONTENT_TYPE,
-                "delegation_sha256": delegation_sha256(delegation),
-                "epoch": epoch,
+                "delegation_sha256": delegation_sha256(attributes.delegation),
+                "epoch": attributes.epoch,
                 "key": key,
-                "keyring": keyring,
+                "keyring": attributes.keyring,
                 "lane": lane,
-                "prev": prev,
-                "producer": producer,
+                "prev": attributes.prev,
+                "producer": attributes.producer,
                 "schema_sha256": schema_sha256,
-                "seq": seq,
-                "signer": signer,
+                "seq": attributes.seq,
+                "signer": attributes.signer,
                 "topic": topic,
             }
         )
@@ -95,29 +74,8 @@ def signed_message(
     attributes: Attributes, *, topic: str, key: str, lane: int, schema_sha256: str, body: bytes
 ) -> bytes:
     """The message that `attributes.signature` must be over. Raises MalformedEvent where it is too long to be signed."""
-    message = pae(
-        EVENT_PAYLOAD_TYPE,
-        statement(
-            body=body,
-            causes=attributes.causes,
-            ce_id=attributes.id,
-            ce_source=attributes.source,
-            ce_subject=attributes.subject,
-            ce_time=rfc3339(attributes.time),
-            ce_type=attributes.type,
-            delegation=attributes.delegation,
-            epoch=attributes.epoch,
-            key=key,
-            keyring=attributes.keyring,
-            lane=lane,
-            prev=attributes.prev,
-            producer=attributes.producer,
-            schema_sha256=schema_sha256,
-            seq=attributes.seq,
-            signer=attributes.signer,
-            topic=topic,
-        ),
-    )
+    stated = statement(attributes, topic=topic, key=key, lane=lane, schema_sha256=schema_sha256, body=body)
+    message = pae(EVENT_PAYLOAD_TYPE, stated)
     if len(message) > MAX_MESSAGE_BYTES:
         raise MalformedEvent(
             f"expected a message of at most {MAX_MESSAGE_BYTES} bytes; got {len(message)}: fewer causes"
