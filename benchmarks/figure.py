@@ -26,6 +26,8 @@ class Figure:
     limit: str = ""
     met: bool | None = None
     detail: dict[str, Any] = field(default_factory=dict)
+    below: str = ""
+    """What belongs below the table: a plot."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -21,13 +21,25 @@ import structlog
 
 from ai_infra.devstack import Stack
 from ai_infra.settings import Settings
-from benchmarks import crypto, flow, indexing, machine, runtime, writing
+from benchmarks import auditing, crypto, flow, indexing, latency, machine, memory, runtime, writing
 from benchmarks.figure import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "benchmarks" / "out"
-NAMES = ("writing", "indexing", "runtime", "registration", "promotion")  # in this order: each finds clean topics
+# In this order: each finds clean topics.
+NAMES = (
+    "writing",
+    "audit",
+    "rebuild",
+    "latency",
+    "indexing",
+    "memory",
+    "runtime",
+    "registration",
+    "promotion",
+)
 EVENTS = 9_000
+LOG = 4  # times so many entries are in the log that is read back, and in the memory's course
 SAMPLES = 60
 QUICK_EVENTS = 3_000
 QUICK_SAMPLES = 20
@@ -36,11 +48,9 @@ QUICK_SAMPLES = 20
 def main(argv: list[str] | None = None) -> int:
     options = _options(argv)
     _forget_environment()
-    events = options.events or (QUICK_EVENTS if options.quick else EVENTS)
-    samples = QUICK_SAMPLES if options.quick else SAMPLES
     wanted = tuple(options.only or NAMES)
     _quiet()
-    stack = Stack("bench", ROOT)
+    stack = Stack(options.stack, ROOT)
     started = time.monotonic()
 
     def progress(text: str) -> None:
@@ -59,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
             if name not in wanted:
                 continue
             try:
-                figures += _measure(name, stack, settings, events, samples, progress, profile=options.profile)
+                figures += _measure(name, stack, settings, options, progress)
             except Exception as error:
                 failed.append(f"{name}: {type(error).__name__}: {error}")
                 print(f"{name} could not be measured: {error}", file=sys.stderr)
@@ -78,23 +88,25 @@ def _measure(
     name: str,
     stack: Stack,
     settings: Settings,
-    events: int,
-    samples: int,
+    options: argparse.Namespace,
     progress: Callable[[str], None],
-    *,
-    profile: bool,
 ) -> list[Figure]:
+    events = options.events or (QUICK_EVENTS if options.quick else EVENTS)
+    samples = QUICK_SAMPLES if options.quick else SAMPLES
     OUT.mkdir(exist_ok=True)
-    target = OUT / "runtime.prof" if profile else None
-    if name == "writing":
-        return writing.measure(settings, max(1, events // 3), progress)
-    if name == "indexing":
-        return indexing.measure(stack, settings, events, progress)
-    if name == "runtime":
-        return runtime.measure(stack, settings, events, progress, target)
-    if name == "registration":
-        return flow.measure_registration(stack, settings, samples, progress)
-    return flow.measure_promotion(stack, settings, samples, progress)
+    target = OUT / "runtime.prof" if options.profile else None
+    measures: dict[str, Callable[[], list[Figure]]] = {
+        "writing": lambda: writing.measure(settings, max(1, events // 3), progress),
+        "audit": lambda: auditing.measure_audit(stack, settings, events * LOG, progress),
+        "rebuild": lambda: auditing.measure_rebuild(stack, settings, events * LOG, progress),
+        "latency": lambda: latency.measure(stack, settings, samples / 3, progress),
+        "indexing": lambda: indexing.measure(stack, settings, events, progress),
+        "memory": lambda: memory.measure(stack, settings, options.memory_events or events * LOG, progress),
+        "runtime": lambda: runtime.measure(stack, settings, events, progress, target),
+        "registration": lambda: flow.measure_registration(stack, settings, samples, progress),
+        "promotion": lambda: flow.measure_promotion(stack, settings, samples, progress),
+    }
+    return measures[name]()
 
 
 def _limits() -> list[Figure]:
@@ -125,6 +137,9 @@ def _report(facts: dict[str, Any], figures: list[Figure], failed: list[str], sec
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
+    for figure in figures:
+        if figure.below:
+            lines += ["", f"{figure.name}:", figure.below]
     lines += ["", f"{machine.in_words(facts)}, {facts['load_average_at_end'][0]} at the end; {seconds:.0f} s in all"]
     lines += [f"NOT MEASURED: {what}" for what in failed]
     return "\n".join(lines)
@@ -151,9 +166,14 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer events: minutes become one, figures rougher")
     parser.add_argument("--only", action="append", choices=NAMES, help="only this one (may be repeated)")
     parser.add_argument("--events", type=int, help=f"events of a measurement (default {EVENTS})")
+    parser.add_argument("--memory-events", type=int, help=f"events of the memory's course (default {EVENTS * LOG})")
+    parser.add_argument("--stack", default="bench", help="name of the stack, deleted before and after (default bench)")
     parser.add_argument("--profile", action="store_true", help="profile the runtime into benchmarks/out/*.prof")
     parser.add_argument("--debug", action="store_true", help="end with the stack trace of the first failure")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if not options.stack.startswith("bench"):
+        parser.error(f"the stack is deleted before and after, so its name begins with bench; this is {options.stack}")
+    return options
 
 
 def _forget_environment() -> None:
