@@ -109,6 +109,26 @@ def test_what_ran_answers_for_now_and_for_then(ai_infra: Run, model: str) -> Non
         ai_infra("what-ran", model, "--env", "staging")
 
 
+def test_what_ran_then_is_proven_by_a_file_to_whoever_has_the_root_keys(
+    ai_infra: Run, model: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = ai_infra("what-ran", model, "--json")
+    with ReadModel(settings.database.url) as found:
+        deployment = now["deployment"]
+        assert wait_until(lambda: found.lanes()[deployment["lane"]].checkpoint_size > deployment["position"], 120)
+    first = ai_infra("promote", "history", model, "--json")[-1]
+    file = tmp_path / "then.tlog-proof"
+    told = ai_infra("what-ran", model, "--at", first["applied_at"], "--proof", str(file), "--json")
+    assert (told["ran"]["revision"], told["ran"]["shown_by"]) == (1, "every_entry")
+    monkeypatch.delenv("AI_INFRA_DATABASE_URL")
+    monkeypatch.setenv("AI_INFRA_ARCHIVE_BUCKET", "no-such-bucket")
+    checked = ai_infra("audit", "verify", "--proof", str(file), "--roots", str(settings.keys.roots), "--json")
+    assert checked["ran"] == told["ran"]
+    assert checked["ran"]["stable_artifact_id"] == told["deployment"]["stable_artifact_id"] == first["artifact_id"]
+    text = ai_infra("audit", "verify", "--proof", str(file), "--roots", str(settings.keys.roots))
+    assert "without a gap" in " ".join(text.split())
+
+
 def test_a_promotion_is_asked_for_followed_and_taken_back(
     ai_infra: Run, registry: Registry, settings: Settings
 ) -> None:

@@ -184,15 +184,17 @@ class ReadModel:
 
     def what_ran(self, model: str, env: str, at: datetime | None = None) -> Running | None:
         """What served `model` in `env` at that time (None: now), since when, until when, and why."""
-        history = self._list(DeploymentRow, "deployments", {"model": model, "env": env}, "revision DESC", 100_000)
-        until: datetime | None = None
-        for row in history:
-            if at is None or row.changed_at <= at:
-                artifact = self.artifact(row.stable_artifact_id) if row.stable_artifact_id else None
-                promotion = self.promotion(row.promotion_id) if row.promotion_id else None
-                return Running(model, env, at or row.changed_at, row, artifact, promotion, until)
-            until = row.changed_at
-        return None
+        asked = {"model": model, "env": env, "at": at}
+        # Times are the canary's; what was said last counts, which the revision tells.
+        before = "%(at)s::timestamptz IS NULL OR changed_at <= %(at)s"
+        found = self._deployment(before, "revision DESC", asked)
+        if found is None:
+            return None
+        following = self._deployment("revision > %(revision)s", "revision", {**asked, "revision": found.revision})
+        artifact = self.artifact(found.stable_artifact_id) if found.stable_artifact_id else None
+        promotion = self.promotion(found.promotion_id) if found.promotion_id else None
+        until = following.changed_at if following is not None else None
+        return Running(model, env, at or found.changed_at, found, artifact, promotion, until, following)
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
@@ -253,6 +255,16 @@ class ReadModel:
         query = f"SELECT {names}, {payload} FROM entries e {join} WHERE {where} ORDER BY {order} LIMIT %(limit)s"  # noqa: S608
         rows = self._rows(query, {**values, "limit": limit})
         return [EventRow(**{**row, "causes": [str(c) for c in row["causes"]]}) for row in rows]
+
+    def _deployment(self, condition: str, order: str, values: dict[str, Any]) -> DeploymentRow | None:
+        names = ", ".join(f.name for f in fields(DeploymentRow))
+        # As above: names and fixed conditions.
+        query = (
+            f"SELECT {names} FROM deployments WHERE model = %(model)s AND env = %(env)s AND ({condition}) "  # noqa: S608
+            f"ORDER BY {order} LIMIT 1"
+        )
+        rows = self._rows(query, values)
+        return DeploymentRow(**rows[0]) if rows else None
 
     def _one(self, row_type: type[R], table: str, where: dict[str, Any]) -> R | None:
         found = self._list(row_type, table, where, "lane", 1)

@@ -285,3 +285,5 @@ class Running:
     promotion: PromotionRow | None
     until: datetime | None
     """When the next change ended it; None: it runs still."""
+    following: DeploymentRow | None
+    """That change."""

@@ -9,6 +9,7 @@ from ai_infra_indexer.cli.prune import prune_command
 from ai_infra_indexer.cli.rebuild import rebuild_command
 from ai_infra_indexer.cli.replay import replay
 from ai_infra_indexer.cli.reproject import db
+from ai_infra_indexer.cli.what_ran import what_ran
 from ai_infra_indexer.cli.witness import witness
 
 audit.command()(prove)
@@ -20,4 +21,4 @@ audit.command()(witness)
 
 db.command("prune")(prune_command)
 
-commands = {"audit": audit, "db": db, "rebuild": rebuild_command}
+commands = {"audit": audit, "db": db, "rebuild": rebuild_command, "what-ran": what_ran}

@@ -277,15 +277,22 @@ def _show_event(found: ProvenEvent, *, json: bool, file: Path) -> None:
             "witnesses": ", ".join(f"{w.name} at {w.at.isoformat()}" for w in found.witnesses) or "none",
             "says": said,
         }
-        return stack(
-            record(fields),
-            styled("Proven", "bold"),
-            "\n".join(f"- {line}" for line in found.proven),
-            styled("Not proven by this file", "bold"),
-            "\n".join(f"- {line}" for line in found.not_proven),
-        )
+        return stack(record(fields), *shown_lines(found))
 
     show({"ok": True, "file": file, **_plain(found)}, json=json, table=table)
+
+
+def shown_lines(found: ProvenEvent) -> list[Any]:
+    """What a file proves, and what it doesn't, for people."""
+    ran = found.ran
+    proven = (*(ran.proven if ran is not None else ()), *found.proven)
+    not_proven = (*(ran.not_proven if ran is not None else ()), *found.not_proven)
+    return [
+        styled("Proven", "bold"),
+        "\n".join(f"- {line}" for line in proven),
+        styled("Not proven by this file", "bold"),
+        "\n".join(f"- {line}" for line in not_proven),
+    ]
 
 
 def _plain(found: ProvenEvent) -> dict[str, Any]:

@@ -9,7 +9,7 @@ said too, in so many words.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -25,25 +25,19 @@ from ai_infra.tlog.note import VerifierKey, parse_note
 from ai_infra.tlog.proof_file import LogProof
 from ai_infra.tlog.proofs import verify_inclusion
 from ai_infra.tlog.tree import leaf_hash
-from ai_infra.trust.exceptions import KeyringError, TrustError
 from ai_infra.trust.keyring import Keyring, Roots
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra.trust.log_keys import audit_keys
 from ai_infra_indexer import kernel
 from ai_infra_indexer.bodies import as_written
-from ai_infra_indexer.entry import Entry, decode
-from ai_infra_indexer.exceptions import IndexerError, MalformedEntry
+from ai_infra_indexer.entry import Entry
+from ai_infra_indexer.proofs.entries import NotProven, decoded, verified
 from ai_infra_indexer.proofs.evidence import Evidence
+from ai_infra_indexer.proofs.ran import ProvenRan, check_ran
 from ai_infra_indexer.replay import BadEntry, LaneVerifier, check_chain_signature
 from ai_infra_indexer.sequence import line_of
 
 _LANES: Final = "/lanes/"
-
-
-class NotProven(IndexerError):
-    """The file does not prove what it should. `code` says in what way."""
-
-    code = "not_proven"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +75,8 @@ class ProvenEvent:
     body: Mapping[str, Any] = field(repr=False)
     proven: tuple[str, ...] = ()
     not_proven: tuple[str, ...] = ()
+    ran: ProvenRan | None = None
+    """Of a deployment.changed: what the file shows of a time at which it was the newest of its model and env."""
 
 
 def check_event_proof(
@@ -97,10 +93,10 @@ def check_event_proof(
     proof = LogProof.parse(data)
     evidence = Evidence.parse(proof.extra)
     origin, lane = _place(proof.checkpoint, log_origin)
-    entry = _decode(evidence.entry, lane, "the event")
+    entry = decoded(evidence.entry, lane, "the event")
     if entry.position != proof.index:
         raise NotProven(f"the entry says that it is {entry.position}, its proof is of {proof.index}", code="misplaced")
-    keyring_entries = [_decode(item.entry, lane, "a keyring") for item in evidence.keyrings]
+    keyring_entries = [decoded(item.entry, lane, "a keyring") for item in evidence.keyrings]
     positions = [item.position for item in keyring_entries]
     if positions != sorted(set(positions)) or entry.position in positions:
         raise NotProven("the keyrings are not in the order of their positions", code="misplaced")
@@ -108,13 +104,13 @@ def check_event_proof(
     verifier = LaneVerifier(Keyrings(roots), evidence.lanes)
     for item in keyring_entries:
         if item.position < entry.position:
-            _verified(verifier, item, "the keyring")
-    event = _verified(verifier, entry, "the event")
+            verified(verifier, item, "the keyring")
+    event = verified(verifier, entry, "the event")
     _check_chain(verifier.keyrings, entry, event)
     in_force = verifier.keyrings.latest
     for item in keyring_entries:
         if item.position > entry.position:
-            _verified(verifier, item, "the keyring")
+            verified(verifier, item, "the keyring")
     newest = verifier.keyrings.latest
     opened = open_checkpoint(
         proof.checkpoint,
@@ -136,7 +132,11 @@ def check_event_proof(
             f"position {void.positions[lane]} on ({void.reason})",
             code="void",
         )
-    return _told(opened, lane, entry, event, in_force, newest, log_origin=log_origin)
+    told = _told(opened, lane, entry, event, in_force, newest, log_origin=log_origin)
+    if evidence.ran is None:
+        return told
+    ran = check_ran(evidence.ran, entry, event, keyring_entries, opened.checkpoint, roots, evidence.lanes)
+    return replace(told, ran=ran)
 
 
 def _place(note: bytes, log_origin: str | None) -> tuple[str, int]:
@@ -148,26 +148,6 @@ def _place(note: bytes, log_origin: str | None) -> tuple[str, int]:
     if log_origin is not None and base != log_origin:
         raise WrongOrigin(f"expected a proof from the log {log_origin}, this one is from {base}")
     return said, int(number)
-
-
-def _decode(raw: bytes, lane: int, what: str) -> Entry:
-    try:
-        entry = decode(raw)
-    except MalformedEntry as error:
-        raise NotProven(f"{what} is no log entry: {error}", code=error.code) from error
-    if entry.lane != lane:
-        raise NotProven(f"{what} says that it is of lane {entry.lane}, the checkpoint is of {lane}", code="misplaced")
-    return entry
-
-
-def _verified(verifier: LaneVerifier, entry: Entry, what: str) -> Event[Any]:
-    try:
-        event = verifier.verify(entry.record())
-    except (EventError, TrustError, KeyringError, MalformedEntry) as error:
-        raise NotProven(f"{what} at position {entry.position} does not verify: {error}", code=error.code) from error
-    if event.hash != entry.event_hash:
-        raise NotProven(f"{what} at position {entry.position} is not what was signed", code="bad_statement")
-    return event
 
 
 def _check_chain(keyrings: Keyrings, entry: Entry, event: Event[Any]) -> None:

@@ -7,6 +7,7 @@ the proof fail here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import Any, Final
 
 from ai_infra.errors import AiInfraError
@@ -27,6 +28,7 @@ from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.entry import decode
 from ai_infra_indexer.exceptions import IndexerError, MalformedEntry
 from ai_infra_indexer.proofs.evidence import Enclosed, Evidence
+from ai_infra_indexer.proofs.ran import make_ran
 from ai_infra_indexer.replay import LaneVerifier
 
 Progress = Callable[[int], None]
@@ -47,9 +49,14 @@ def prove_event(
     *,
     lanes: int,
     size: int | None = None,
+    ran: datetime | None = None,
+    following: int | None = None,
 ) -> bytes:
     """The proof file of the entry at `position` under a checkpoint. `keyrings`: where the lane has keyrings; `size`: of
-    the newest checkpoint, where `opened` is an older one, whose partial tiles may be gone."""
+    the newest checkpoint, where `opened` is an older one, whose partial tiles may be gone.
+
+    `ran`: a time at which the event, a deployment.changed, was the newest; `following`: where the next one is, if any.
+    """
     covered = opened.checkpoint.size
     if position >= covered:
         raise NotProvable(
@@ -65,7 +72,8 @@ def prove_event(
         if at < covered
     )
     schema = KNOWN.get(str(decode(entry).statement.get("schema_sha256")), "")
-    extra = Evidence(entry, schema, enclosed, lanes).to_bytes()
+    about = make_ran(archived, covered, hashes, position, ran, following, size=size) if ran is not None else None
+    extra = Evidence(entry, schema, enclosed, lanes, about).to_bytes()
     return LogProof.make(position, opened, hashes, extra=extra).to_bytes()
 
 
