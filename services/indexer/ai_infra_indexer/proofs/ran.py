@@ -128,7 +128,7 @@ def check_ran(
     if event.time > at:
         raise NotProven(f"the change is of {event.time.isoformat()}, after {at.isoformat()}", code="superseded")
     what = f"{body.model} in {body.env.value}"
-    judge = _Judge(body, at, LaneVerifier(Keyrings(roots), lanes), list(keyrings))
+    judge = _Judge(event, at, LaneVerifier(Keyrings(roots), lanes), list(keyrings))
     by, proven, not_proven = "nothing", list[str](), list[str]()
     if ran.between is not None:
         by = "every_entry"
@@ -189,10 +189,13 @@ def check_ran(
 
 
 class _Judge:
-    """Looks at entries after the change, in order: is one of them a newer change of the same?"""
+    """Looks at entries after the change, in order: is one of them another change of the same?"""
 
-    def __init__(self, body: DeploymentChanged, at: datetime, verifier: LaneVerifier, keyrings: list[Entry]) -> None:
-        self._body = body
+    def __init__(
+        self, event: Event[DeploymentChanged], at: datetime, verifier: LaneVerifier, keyrings: list[Entry]
+    ) -> None:
+        self._event = event
+        self._body = event.body
         self._at = at
         self._verifier = verifier
         self._keyrings = keyrings
@@ -201,12 +204,13 @@ class _Judge:
     def look(self, entry: Entry) -> None:
         """Raise NotProven where it is one, and dated up to the time that is asked about."""
         other = self._same(entry)
-        if other is None or other.body.revision <= self._body.revision:
+        if other is None or other.id == self._event.id:
             return
         if other.time <= self._at:
+            # Whatever its number: whether the canary then counted anew is not for a file to judge.
             raise NotProven(
-                f"revision {other.body.revision} at position {entry.position}, of {other.time.isoformat()}, took the "
-                f"place of revision {self._body.revision} before {self._at.isoformat()}",
+                f"revision {other.body.revision} at position {entry.position}, of {other.time.isoformat()}, came after "
+                f"revision {self._body.revision} and not after {self._at.isoformat()}",
                 code="superseded",
             )
         self.until = self.until or other.time
