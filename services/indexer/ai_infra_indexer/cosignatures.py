@@ -15,6 +15,7 @@ from typing import Final
 
 from ai_infra.errors import ConfigurationError
 from ai_infra.objects.exceptions import NotFound
+from ai_infra.objects.lane_files import MAX_NOTE_BYTES
 from ai_infra.objects.model import Lock
 from ai_infra.objects.store import ObjectStore
 from ai_infra.objects.uri import join
@@ -167,7 +168,7 @@ def _put(
 ) -> bool:
     place, etag = join(uri, f"lanes/{archived.lane}/{cosignature_path(key)}"), None
     try:
-        content = store.read(place, max_bytes=1 << 20)
+        content = store.read(place, max_bytes=MAX_NOTE_BYTES)
     except NotFound:
         pass
     else:

@@ -16,6 +16,14 @@ MAX_BUNDLE_BYTES: Final = TILE_WIDTH * (2 + 65_535)
 MAX_NOTE_BYTES: Final = 1 << 20  # of a signed note, whatever it is about
 
 
+def note_at(reader: ObjectReader, path: str) -> bytes | None:
+    """A signed note, or what is as small, unverified; None where there is none."""
+    try:
+        return reader.get(path, max_bytes=MAX_NOTE_BYTES)
+    except NotFound:
+        return None
+
+
 class LaneFiles:
     """Reads them by their names."""
 
@@ -27,10 +35,7 @@ class LaneFiles:
 
     def note(self) -> bytes | None:
         """The newest checkpoint's bytes, unverified; None where the lane has none."""
-        try:
-            return self._reader.get(f"{self._prefix}checkpoint", max_bytes=MAX_NOTE_BYTES)
-        except NotFound:
-            return None
+        return note_at(self._reader, f"{self._prefix}checkpoint")
 
     def bundle(self, index: int, width: int) -> list[bytes]:
         """`width` entries of a bundle; a fuller one is cut. Raises NotFound or BadTile."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.exceptions import CanonicalError
-from ai_infra.events.fingerprint import schema_text
+from ai_infra.events.fingerprint import schema_sha256
 from ai_infra.objects.exceptions import NotFound, ObjectsError, ObjectsUnavailable
 from ai_infra.tlog.exceptions import TlogError
 from ai_infra.tlog.growth import RightEdge
@@ -68,7 +67,7 @@ def check_schemas(archived: ArchivedLane, schemas: Mapping[str, int], report: La
     """Each schema that entries name (with the position of the first) is archived, as what its name says."""
     for sha256, position in schemas.items():
         try:
-            found = sha256_hex(schema_text(json.loads(archived.schema(sha256))).encode())
+            found = schema_sha256(json.loads(archived.schema(sha256)))
         except ObjectsUnavailable:
             raise
         except NotFound:

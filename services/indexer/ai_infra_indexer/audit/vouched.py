@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ai_infra.objects.exceptions import NotFound
+from ai_infra.objects.lane_files import note_at
 from ai_infra.objects.reader import ObjectReader
 from ai_infra.tlog.checkpoint import Checkpoint
 from ai_infra.tlog.exceptions import TlogError
@@ -40,9 +41,8 @@ class Vouched:
 def read_heads(reader: ObjectReader, log_origin: str, keyring: Keyring) -> tuple[OpenedHeads | None, list[Problem]]:
     """The signed heads; None where there are none, with the problem where they do not verify."""
     origin = heads_origin(log_origin)
-    try:
-        note = reader.get(PATH, max_bytes=1 << 20)
-    except NotFound:
+    note = note_at(reader, PATH)
+    if note is None:
         return None, []
     try:
         return open_heads(note, origin=origin, log_keys=audit_keys(keyring, origin, standing=True)), []

@@ -10,6 +10,7 @@ import typer
 
 from ai_infra.cli.output import Json, fail, rows, show
 from ai_infra.objects.exceptions import NotFound
+from ai_infra.objects.lane_files import note_at
 from ai_infra.objects.store import ObjectStore
 from ai_infra.settings import Settings, load_settings
 from ai_infra.tlog.checkpoint import Checkpoint
@@ -59,10 +60,8 @@ def newest(
             except NotFound:
                 cosigned[key.name] = None
         found.append({"lane": number, "checkpoint": raw.decode() if raw is not None else None, "cosigned": cosigned})
-    try:
-        heads = reader.get(PATH, max_bytes=1 << 20).decode()
-    except NotFound:
-        heads = None
+    note = note_at(reader, PATH)
+    heads = None if note is None else note.decode()
 
     def table() -> str:
         parts = [f["checkpoint"] or f"lane {f['lane']}: none yet\n" for f in found]

@@ -12,7 +12,7 @@ import typer
 
 from ai_infra.cli.output import Json, fail, note, rows, show, show_line
 from ai_infra.errors import UnavailableError
-from ai_infra.objects.exceptions import NotFound
+from ai_infra.objects.lane_files import note_at
 from ai_infra.objects.reader import ObjectReader, open_store
 from ai_infra.settings import load_settings
 from ai_infra.tlog.exceptions import TlogError
@@ -95,10 +95,10 @@ def _lanes(reader: ObjectReader, origin: str, keys: list[bytes], watching: Witne
     whatever is shown now."""
     name = heads_origin(origin)
     try:
-        note = reader.get(PATH, max_bytes=1 << 20)
+        note = note_at(reader, PATH) or b""
         count = len(open_heads(note, origin=name, log_keys=[VerifierKey(name, key) for key in keys]).heads.lanes)
         found = set(range(count))
-    except (NotFound, TlogError, UnicodeDecodeError):
+    except (TlogError, UnicodeDecodeError):
         found, number = set(), 0
         while number <= max(found, default=0) + _PROBED:
             if reader.exists(f"lanes/{number}/checkpoint"):

@@ -18,8 +18,8 @@ from typing import Final
 
 from ai_infra.errors import ConfigurationError
 from ai_infra.events.canonical import sha256_hex
-from ai_infra.events.fingerprint import schema_text
-from ai_infra.objects.exceptions import NotFound
+from ai_infra.events.fingerprint import schema_sha256
+from ai_infra.objects.lane_files import MAX_NOTE_BYTES, note_at
 from ai_infra.objects.reader import ObjectReader
 from ai_infra.tlog.growth import RightEdge, grow
 from ai_infra.tlog.heads import heads_origin, open_heads
@@ -40,7 +40,6 @@ from ai_infra_indexer.export.selection import Selection
 from ai_infra_indexer.sequence import Line
 
 PARTIAL: Final = ".partial"
-_MAX_BESIDE: Final = 1 << 20
 
 Progress = Callable[[int, int], None]
 """(lane, entries verified)"""
@@ -102,7 +101,7 @@ def write_export(
     out = _Folder(folder)
     try:
         # Before the lanes: what heads has of a lane, the lane's own checkpoint has too.
-        heads = _optional(reader, "heads")
+        heads = note_at(reader, "heads")
         lanes, keyring, schemas, chain_keys = [], None, set[str](), set[str]()
         for number in numbers:
             lane = _LaneWriter(_Pinned(reader, origin, number), out, selection)
@@ -299,13 +298,13 @@ def _write_beside(
     """What lies beside the lanes, each verified by itself."""
     for sha256 in schemas:
         path = f"schemas/{sha256}.avsc"
-        text = reader.get(path, max_bytes=_MAX_BESIDE)
-        if sha256_hex(schema_text(json.loads(text)).encode()) != sha256:
+        text = reader.get(path, max_bytes=MAX_NOTE_BYTES)
+        if schema_sha256(json.loads(text)) != sha256:
             raise ExportFailed(f"{path} in the archive is not the schema that its name says")
         out.put(path, text)
     for key in chain_keys:
         path = f"trust/{key}.certificate.json"
-        certificate = _optional(reader, path)
+        certificate = note_at(reader, path)
         if certificate is not None:
             verify_chain_certificate(certificate.decode(), keyring)
             out.put(path, certificate)
@@ -314,13 +313,6 @@ def _write_beside(
         open_heads(heads, origin=name, log_keys=audit_keys(keyring, name, standing=True))
         out.put("heads", heads)
     out.put("signers.json", signers_file(keyring).encode())
-
-
-def _optional(reader: ObjectReader, path: str) -> bytes | None:
-    try:
-        return reader.get(path, max_bytes=_MAX_BESIDE)
-    except NotFound:
-        return None
 
 
 def _file(path: Path) -> File:
