@@ -71,7 +71,7 @@ def main(settings: Settings, stop: threading.Event) -> int:
             load_roots(settings),
             settings.log.hot_days,
         )
-        process.checks.update(
+        process.serving(
             {
                 "loop": indexer.check_loop,
                 "lanes": indexer.check_lanes,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -80,6 +80,12 @@ class ServiceProcess:
     def keyring_version(self) -> int:
         return self.keyrings.latest_version
 
+    def serving(self, checks: Mapping[str, Check]) -> None:
+        """It is built, and these say how it is: until now it was starting, or starting anew for a reason, and not ready
+        whatever else was well."""
+        self.checks.update(checks)
+        self.checks.pop("starting", None)
+
     def turn(self) -> None:
         """To be called in every turn of the service's loop: follows the broadcast topics, renews the delegation."""
         now = time.monotonic()
@@ -108,7 +114,7 @@ def keep_running(
     serve: Callable[[ServiceProcess, threading.Event], None],
 ) -> int:
     """Runs `serve` until `stop` is set, anew after each failure that a new start can mend; returns the exit code."""
-    starting = {"starting": lambda: "starting: the broadcast topics are being read"}
+    starting = {"starting": lambda: "starting: what it needs is being read and opened"}
     checks: dict[str, Check] = dict(starting)
     liveness: dict[str, Check] = {}
     with health_server(name, settings, checks, liveness):
@@ -119,7 +125,6 @@ def keep_running(
                 process = ServiceProcess(name, says, settings, checks, stop)
                 process.liveness = liveness
                 try:
-                    checks.pop("starting", None)
                     serve(process, stop)
                 finally:
                     keys_were_open = keys_were_open or process.keys_open

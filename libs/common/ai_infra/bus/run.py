@@ -31,7 +31,7 @@ def run_service(service: Service, settings: Settings, stop: threading.Event) -> 
         runtime = build_runtime(service, process)
         process.keys_open = True
         process.liveness["loop"] = runtime.check_alive
-        process.checks.update(
+        process.serving(
             {
                 "loop": runtime.check_loop,
                 "lanes": runtime.check_lanes,
