@@ -86,8 +86,6 @@ def read_position(consumer: Consumer, connection: Connection, lane: int, lanes: 
         return Position(size=found.offset, inputs=inputs, **orjson.loads(found.metadata))
     row = connection.execute("SELECT published_size FROM lane_progress WHERE lane = %s", (lane,)).fetchone()
     size = max(row[0] if row else 0, found.offset if found.offset != OFFSET_INVALID else 0)
-    if size == 0:
-        return Position(0)
     # Kafka has lost the group's offsets: the numbering begins a new epoch rather than doubling an old number.
     row = connection.execute(
         "SELECT max(epoch) FROM producer_events WHERE lane = %s AND producer = %s", (lane, f"{_SERVICE}/{lane}")
@@ -242,7 +240,9 @@ class Publisher:
         return replace(after, beat_seq=after.seq, beat_ms=_ms(self._clock())), said
 
     def _beat_due(self, position: Position) -> bool:
-        due = _ms(self._clock()) - position.beat_ms >= HEARTBEAT_EVERY / timedelta(milliseconds=1)
+        since = _ms(self._clock()) - position.beat_ms
+        # A clock that was put back would else keep it silent until it is there again.
+        due = not 0 <= since < HEARTBEAT_EVERY / timedelta(milliseconds=1)
         return due and position.seq > position.beat_seq
 
     def _say(

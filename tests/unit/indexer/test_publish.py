@@ -33,6 +33,8 @@ def test_a_heartbeat_is_due_after_something_new_and_at_most_each_ten_minutes(wor
     assert not says._beat_due(newer)
     clock[0] += timedelta(minutes=1)
     assert says._beat_due(newer)
+    clock[0] = START - timedelta(hours=1)
+    assert says._beat_due(newer), "a clock that was put back keeps nobody silent"
 
 
 def test_the_numbering_is_kept_with_the_offset_and_older_metadata_is_read(world: Any) -> None:
