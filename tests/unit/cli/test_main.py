@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -148,3 +148,17 @@ def test_a_reader_that_has_seen_enough_gets_no_complaint() -> None:
     assert process.stderr.read() == ""
     process.stderr.close()
     process.wait(30)
+
+
+def test_every_command_that_is_shown_has_json() -> None:
+    whole = program.program()
+    context = whole.make_context("ai-infra", ["status"], resilient_parsing=True)
+
+    def without(command: Any, name: str) -> Iterator[str]:
+        if hasattr(command, "list_commands"):
+            for inner in command.list_commands(context):
+                yield from without(command.get_command(context, inner), f"{name} {inner}")
+        elif not command.hidden and not any("--json" in option.opts for option in command.params):
+            yield name
+
+    assert list(without(whole, "ai-infra")) == []

@@ -109,10 +109,12 @@ def logs(
 
 
 @app.command()
-def fetch() -> None:
+def fetch(json: Json = False) -> None:
     """Fetch Kafka and build the S3 server, once for all stacks of this machine; start nothing."""
-    with _explained(False):
+    with _explained(json):
         Stack("dev").fetch(_progress())
+    fetched = ("kafka", "s3")
+    show({"fetched": fetched}, json=json, table=f"here: {', '.join(fetched)}")
 
 
 @app.command()

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Final
 import structlog
 import typer
 
-from ai_infra.cli.output import note
+from ai_infra.cli.output import Json, note, show
 from ai_infra.errors import AiInfraError, ConfigurationError
 
 ENTRY_POINTS: Final = "ai_infra.services"
@@ -44,13 +44,15 @@ def run(
     replicas: Annotated[
         list[str] | None, typer.Option("--replicas", help="With `all`: SERVICE=N, may be repeated; 1 by default.")
     ] = None,
+    json: Json = False,
 ) -> None:
     """Run until Ctrl-C or SIGTERM, then finish what is open and leave. A second signal ends it at once."""
-    if service == ALL:
-        raise typer.Exit(_run_all(_counts(replicas or [])))
-    if replicas:
+    if replicas and service != ALL:
         raise ConfigurationError("--replicas goes with `run all`; start one process per replica of a single service")
-    raise typer.Exit(run_one(service))
+    code = _run_all(_counts(replicas or [])) if service == ALL else run_one(service)
+    if json:
+        show({"service": service, "exit_code": code}, json=json)
+    raise typer.Exit(code)
 
 
 def installed() -> dict[str, Any]:
