@@ -280,7 +280,9 @@ class Policy(Section):
     """Who decides about promotions."""
 
     sentinel_url: Annotated[str | None, Variables("AI_INFRA_SENTINEL_URL", "SENTINELNET_URL")] = Field(
-        default=None, description="Policy service. The promoter asks none yet, and refuses to start where one is named."
+        default=None,
+        description="Policy service. The promoter asks none yet, and refuses to start where one is named: unset it, "
+        "and `AI_INFRA_MIN_PROMO_SCORE` decides.",
     )
     min_promo_score: Annotated[Decimal, Variables("AI_INFRA_MIN_PROMO_SCORE")] = Field(
         default=Decimal("0.85"), ge=0, le=1, decimal_places=6, description="Static threshold of a promotion, 0..1."
