@@ -15,8 +15,8 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from ai_infra.bus.kafka.admin import KafkaAdmin, Partition
-from ai_infra.bus.kafka.config import no_broker, reader_config, unavailable
-from ai_infra.bus.kafka.consume import check_message_error, record_from_message
+from ai_infra.bus.kafka.config import no_broker, opened, reader_config, unavailable
+from ai_infra.bus.kafka.consume import check_reader_error, record_from_message
 from ai_infra.client.gate import Gate
 from ai_infra.events.event import Event, Record
 from ai_infra.events.exceptions import EventError
@@ -110,7 +110,7 @@ class LogReader:
                         if record.offset + 1 < open_ends[place]:
                             continue
                     elif error.code() != KafkaError._PARTITION_EOF:
-                        check_message_error(error, "ai-infra.reader.cli")
+                        check_reader_error(error, "this command")
                         continue
                     elif message.offset() < open_ends[place]:
                         continue
@@ -126,12 +126,12 @@ class LogReader:
                     if error is None:
                         yield record_from_message(message)
                     elif error.code() != KafkaError._PARTITION_EOF:
-                        check_message_error(error, "ai-infra.reader.cli")
+                        check_reader_error(error, "this command")
                 yield None
 
     @contextmanager
     def _consumer(self, starts: Mapping[Partition, int], **options: Any) -> Iterator[Consumer]:
-        consumer = Consumer(reader_config(self._settings, "cli", **options))
+        consumer = opened(Consumer, reader_config(self._settings, "cli", **options))
         try:
             consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in starts.items()])
             yield consumer

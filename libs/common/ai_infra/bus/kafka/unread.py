@@ -13,8 +13,8 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from ai_infra.bus.kafka.admin import KafkaAdmin, Partition
-from ai_infra.bus.kafka.config import no_broker, reader_config, unavailable
-from ai_infra.bus.kafka.consume import check_message_error, record_from_message
+from ai_infra.bus.kafka.config import no_broker, opened, reader_config, unavailable
+from ai_infra.bus.kafka.consume import check_reader_error, record_from_message
 from ai_infra.events.event import Record
 from ai_infra.settings import Settings
 
@@ -38,7 +38,7 @@ def first_unread(
     if not behind:
         return found
     waiting = set(behind)
-    consumer = Consumer(reader_config(settings, what, **{"queued.max.messages.kbytes": 4096}))
+    consumer = opened(Consumer, reader_config(settings, what, **{"queued.max.messages.kbytes": 4096}))
     try:
         consumer.assign([TopicPartition(topic, p, offset) for (topic, p), offset in behind.items()])
         heard = time.monotonic()
@@ -50,7 +50,7 @@ def first_unread(
                 continue
             place, error = (message.topic() or "", message.partition() or 0), message.error()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                check_message_error(error, f"ai-infra.reader.{what}")
+                check_reader_error(error, f"the reader {what}")
                 continue
             heard = time.monotonic()
             if place in waiting:
