@@ -9,11 +9,15 @@ histories of this lane exist, and nothing more is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Final
 
+import structlog
+
 from ai_infra.objects.exceptions import Conflict, NotFound
-from ai_infra.objects.model import Lock, Put
+from ai_infra.objects.model import Content, Lock, Put
 from ai_infra.objects.reader import BucketReader
 from ai_infra.objects.store import ObjectStore
 from ai_infra.objects.uri import join
@@ -27,6 +31,9 @@ from ai_infra.trust.log_keys import audit_keys
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.exceptions import Forked
 
+log = structlog.get_logger(__name__)
+
+LOOKED_BACK: Final = 16  # versions of the checkpoint: a writer that was stopped left the last true one near the top
 SUPERSEDED_LOCK: Final = timedelta(days=1)
 _NOTE_TYPE: Final = "text/plain; charset=utf-8"
 
@@ -51,38 +58,77 @@ class LaneArchive:
         self._uri = join(uri, f"lanes/{lane}")
         self._retention = timedelta(days=retention_days)
         self._etag: str | None = None
+        self._covered = False  # whether something else lies over the newest checkpoint
+        self._written: dict[str, str] = {}
+
+    def take_written(self) -> dict[str, str]:
+        """The VersionIds of what was written for good since this was asked last, by path below the lane."""
+        written, self._written = self._written, {}
+        return written
 
     def open(self, keyring: Keyring) -> OpenedCheckpoint | None:
         """The newest checkpoint, verified; remembers its version, so that only its successor can be put over it.
 
-        Raises Forked where what lies there is none of this lane.
+        Where somebody has covered it (a delete marker, or what is none of the lane's) the newest version that verifies
+        counts: a lane whose checkpoint is out of sight has still promised it. Raises Forked where none does.
         """
+        uri, lane = join(self._uri, "checkpoint"), self.read_side.lane
+        self._covered = False
         try:
-            content = self._store.read(join(self._uri, "checkpoint"))
+            content = self._store.read(uri)
         except NotFound:
-            self._etag = None
-            return None
+            found = self._uncovered(uri)
+            if found is None:
+                self._etag = None
+                return None
+            content = found
         self._etag = content.etag
         try:
             return self.read_side.checkpoint(content.data, keyring)
         except (TlogError, UnicodeDecodeError) as error:
-            raise Forked(
-                f"what lies in the archive as the checkpoint of lane {self.read_side.lane} does not verify ({error}); "
-                f"`ai-infra audit verify --lane {self.read_side.lane}` says more"
-            ) from error
+            why = str(error)
+        older = (v for v in self._store.versions(uri) if v.uri == uri and not v.delete_marker)
+        for version in islice(older, LOOKED_BACK):
+            with suppress(TlogError, UnicodeDecodeError):
+                opened = self.read_side.checkpoint(self._store.get(uri, version_id=version.version_id), keyring)
+                log.error("the checkpoint does not verify; the one before it counts", lane=lane, why=why)
+                self._covered = True
+                return opened
+        raise Forked(
+            f"what lies in the archive as the checkpoint of lane {lane} does not verify ({why}), nor does what lay "
+            f"there before; `ai-infra audit verify --lane {lane}` says more"
+        )
+
+    def _uncovered(self, uri: str) -> Content | None:
+        """The checkpoint below a delete marker, which is taken away: not every store lets a put that expects nothing
+        there go over it. None where there never was a checkpoint."""
+        versions = [version for version in self._store.versions(uri) if version.uri == uri]
+        below = next((version for version in versions if not version.delete_marker), None)
+        for marker in versions if below is not None else ():
+            if marker.delete_marker:
+                log.error(
+                    "somebody put a delete marker over the checkpoint; it is taken away",
+                    lane=self.read_side.lane,
+                    at=marker.modified.isoformat(),
+                    version=marker.version_id,
+                )
+                self._store.delete(uri, version_id=marker.version_id)
+        return self._store.read(uri, version_id=below.version_id) if below is not None else None
 
     def put_tiles(self, writes: Iterable[TileWrite]) -> None:
         """Write bundles and tiles; what is there already with the same bytes is done. Raises Forked."""
         now = datetime.now(UTC)
         full, partial = Lock.compliance(now + self._retention), Lock.governance(now + SUPERSEDED_LOCK)
+        writes = list(writes)
         puts = [Put(join(self._uri, w.path), w.data, lock=full if w.full else partial) for w in writes]
         try:
-            self._store.put_many(puts)
+            stored = self._store.put_many(puts)
         except Conflict as error:
             raise Forked(
                 f"the archive holds another history of lane {self.read_side.lane} ({error.message}); nothing more is "
                 f"written there. Find out which is true with `ai-infra audit verify --lane {self.read_side.lane}`"
             ) from error
+        self._written |= {w.path: s.version_id for w, s in zip(writes, stored, strict=True) if w.full and s.version_id}
 
     def put_checkpoint(self, edge: RightEdge, covered: int, audit: SigningKey) -> OpenedCheckpoint:
         """Sign and put the checkpoint of `edge`, over the one of size `covered`. Raises Conflict, where somebody else
@@ -99,10 +145,11 @@ class LaneArchive:
         return OpenedCheckpoint(checkpoint, (), (), note)
 
     def signed_anew(self, opened: OpenedCheckpoint, edge: RightEdge, keyring: Keyring) -> OpenedCheckpoint:
-        """The newest checkpoint, which `open` gave; signed anew where its key is revoked since, so that a lane that is
-        idle does not go on showing a head that nobody may believe. Raises Conflict as `put_checkpoint` does."""
+        """The newest checkpoint, which `open` gave; signed anew where its key is revoked since, or something else lies
+        over it, so that a lane that is idle does not go on showing a head that nobody may believe. Raises Conflict as
+        `put_checkpoint` does."""
         standing = set(audit_keys(keyring, self.read_side.origin, standing=True))
-        if standing & set(opened.signed_by):
+        if standing & set(opened.signed_by) and not self._covered:
             return opened
         return self.put_checkpoint(edge, edge.size, self.audit(keyring.version))
 
@@ -110,8 +157,11 @@ class LaneArchive:
         """A checkpoint for each full tile stays for good: the lane's history of heads. Kept before it becomes the
         newest one, so that a crash between the two loses nothing: what it covers is in the archive already."""
         lock = Lock.compliance(datetime.now(UTC) + self._retention)
+        path = f"checkpoints/{size:020d}"
         try:
-            self._store.put_once(join(self._uri, f"checkpoints/{size:020d}"), note, content_type=_NOTE_TYPE, lock=lock)
+            stored = self._store.put_once(join(self._uri, path), note, content_type=_NOTE_TYPE, lock=lock)
         except Conflict:
             # The same head signed by an older audit key: either is as good.
             return
+        if stored.version_id:
+            self._written[path] = stored.version_id

@@ -32,7 +32,7 @@ from ai_infra_indexer.exceptions import LaneLost
 from ai_infra_indexer.handover import Handover
 from ai_infra_indexer.publish import MAX_MESSAGES, Position, Publication, Publisher
 from ai_infra_indexer.refusals import forget_said
-from ai_infra_indexer.store import Connection, keyring_version
+from ai_infra_indexer.store import Connection, keyring_version, record_versions
 
 log = structlog.get_logger(__name__)
 
@@ -74,9 +74,11 @@ class FinalLane:
             growth = grow(self.edge, entries)
             audit = self.archive.audit(keyring_version(connection, self.number, growth.edge.size))
             self.archive.put_tiles(growth.writes)
+            record_versions(connection, self.number, self.archive.take_written())
         with metrics.INDEXER_STAGE.labels("checkpoint").time():
             covered = self.checkpoint.checkpoint.size if self.checkpoint is not None else 0
             self.checkpoint = self.archive.put_checkpoint(growth.edge, covered, audit)
+            record_versions(connection, self.number, self.archive.take_written())
         self.edge, self.edge_hash = growth.edge, last_hash
         note_checkpoint(connection, self.number, self.checkpoint)
         for stage in ("archived", "final"):

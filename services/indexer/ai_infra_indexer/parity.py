@@ -23,7 +23,7 @@ from ai_infra_indexer.store import Connection
 
 MAX_DIFFERENCES: Final = 20  # rows of one lane and table that are named
 # Where reading goes on, and how far the steps behind the log got, belong to the indexer that runs, not to the log.
-_NOT_COMPARED: Final = frozenset({"lane_offsets", "lane_progress", "unsaid_refusals"})
+_NOT_COMPARED: Final = frozenset({"lane_offsets", "lane_progress", "unsaid_refusals", "archive_versions"})
 _PRUNED: Final = frozenset({"entries", "audit_events"})  # what old rows leave; the archive alone has them then
 
 _TABLES: Final = """

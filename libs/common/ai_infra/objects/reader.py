@@ -6,13 +6,13 @@ back is believed only after it has been verified.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from ai_infra.objects.exceptions import BadUri, NotFound, ObjectsUnavailable, TooLarge
-from ai_infra.objects.model import Digest
+from ai_infra.objects.model import Digest, Version
 from ai_infra.objects.store import DEFAULT_MAX_BYTES, ObjectStore
 from ai_infra.objects.upload import file_digest
 from ai_infra.objects.uri import Location, join
@@ -46,30 +46,47 @@ class ObjectReader(Protocol):
 
 
 class BucketReader:
-    """An archive below `s3://bucket/prefix`."""
+    """An archive below `s3://bucket/prefix`, as it is now, or with some paths as they were."""
 
-    def __init__(self, store: ObjectStore, uri: str) -> None:
+    def __init__(self, store: ObjectStore, uri: str, versions: Mapping[str, str] | None = None) -> None:
+        """`versions`: ids of the versions to read at these paths in place of the current ones."""
         location = Location.parse_prefix(uri)
         self._store = store
+        self._versions = versions or {}
         self.uri = f"s3://{location.bucket}/{location.key}".rstrip("/")
+
+    def at(self, versions: Mapping[str, str]) -> BucketReader:
+        """The same archive, read at these versions of some paths, whatever covers them now."""
+        return BucketReader(self._store, self.uri, {**self._versions, **versions})
+
+    def history(self, prefix: str) -> Iterator[tuple[str, Version]]:
+        """All versions and delete markers of the paths that start with `prefix`, of a path the newest first."""
+        root = f"{self.uri}/"
+        for version in self._store.versions(f"{root}{prefix}"):
+            yield version.uri.removeprefix(root), version
 
     def get(self, path: str, *, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
         """The bytes at a path."""
-        return self._store.get(join(self.uri, path), max_bytes=max_bytes)
+        return self._store.get(join(self.uri, path), max_bytes=max_bytes, version_id=self._versions.get(path))
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """The paths that start with `prefix`."""
         root = f"{self.uri}/"
-        for item in self._store.list(f"{root}{prefix}"):
-            yield item.uri.removeprefix(root)
+        current = (item.uri.removeprefix(root) for item in self._store.list(f"{root}{prefix}"))
+        if not self._versions:
+            yield from current
+            return
+        covered = {path for path in self._versions if path.startswith(prefix)}
+        yield from sorted(covered | set(current), key=str.encode)
 
     def exists(self, path: str) -> bool:
         """Whether something is at the path."""
-        return self._store.exists(join(self.uri, path))
+        return path in self._versions or self._store.exists(join(self.uri, path))
 
     def sha256(self, path: str, *, max_bytes: int | None = None) -> Digest:
         """Hash what is at the path."""
-        return self._store.stream_sha256(join(self.uri, path), max_bytes=max_bytes)
+        version_id = self._versions.get(path)
+        return self._store.stream_sha256(join(self.uri, path), max_bytes=max_bytes, version_id=version_id)
 
 
 class FolderReader:

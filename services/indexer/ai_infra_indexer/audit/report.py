@@ -54,6 +54,8 @@ class LaneReport:
     keyring: Keyring | None = field(default=None, repr=False)
     """The newest that was entered; None where none verifies."""
     seconds: float = 0.0
+    versions: str = ""
+    """Of the archive: `checked`, or why the versions of its objects were not."""
     problems: list[Problem] = field(default_factory=list)
     registered: list[RegisteredBytes] = field(default_factory=list)
     _heard: Ledger = field(default_factory=lambda: Ledger(0), repr=False)

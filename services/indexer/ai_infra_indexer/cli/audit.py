@@ -22,7 +22,16 @@ from ai_infra.settings import Settings, load_settings
 from ai_infra.tlog.exceptions import TlogError
 from ai_infra.trust.keyring import Roots
 from ai_infra_indexer.archived import ArchivedLane
-from ai_infra_indexer.audit import LaneReport, Problem, audit_archive, audit_artifacts, audit_postgres
+from ai_infra_indexer.audit import (
+    LaneReport,
+    Problem,
+    audit_archive,
+    audit_artifacts,
+    audit_postgres,
+    audit_versions,
+    shared_history,
+)
+from ai_infra_indexer.audit.versions import CHECKED
 from ai_infra_indexer.audit.vouched import Vouched, against_heads, against_witnesses, read_cosignatures, read_heads
 from ai_infra_indexer.cli.options import (
     Archive,
@@ -38,6 +47,7 @@ from ai_infra_indexer.cli.options import (
 from ai_infra_indexer.cli.proof import verify_consistency, verify_proof
 from ai_infra_indexer.cosignatures import configured_witnesses
 from ai_infra_indexer.side_by_side import side_by_side, tell
+from ai_infra_indexer.store import recorded_versions
 
 CORES: Final = os.cpu_count() or 1
 LONG: Final = 10_000  # entries from which on several processes are worth the second that each takes to start
@@ -106,7 +116,7 @@ def verify(
         vouched: list[Vouched] = []
         if source is not Source.POSTGRES:
             more, vouched = _against_others(reader, settings, name, lanes, reports)
-            problems += more
+            problems += [*more, *shared_history(reader).problems]
         if artifacts:
             problems += _bucket_problems(settings, reports, say)
     _show_audit(reports, problems, vouched, time.monotonic() - began, json=json)
@@ -147,9 +157,8 @@ def _long(log: _Log, reader: ObjectReader, lanes: Sequence[int], source: Source)
     """Whether several processes are worth their start."""
     if source is not Source.ARCHIVE:
         with connect(log.settings.database.url, application="ai-infra audit", autocommit=True) as connection:
-            return (
-                sum(size for lane, size in connection.execute("SELECT lane, size FROM lanes") if lane in lanes) >= LONG
-            )
+            sizes: dict[int, int] = dict(connection.execute("SELECT lane, size FROM lanes").fetchall())
+            return sum(size for lane, size in sizes.items() if lane in lanes) >= LONG
     entries = 0
     for number in lanes:
         archived = ArchivedLane(reader, log.origin, number)
@@ -168,7 +177,12 @@ def _read_lane(
 ) -> LaneReport:
     archived, lanes = ArchivedLane(reader, log.origin, number), log.settings.log.lanes
     if archive:
-        return audit_archive(archived, log.roots, lanes, progress=partial(told, number, "archive"))
+        recorded: dict[str, str] = {}
+        if source is Source.BOTH and log.archive is None:
+            with connect(log.settings.database.url, application="ai-infra audit", autocommit=True) as connection:
+                recorded = recorded_versions(connection, number)
+        audit = partial(audit_archive, roots=log.roots, lanes=lanes, progress=partial(told, number, "archive"))
+        return audit_versions(reader, log.origin, number, audit, recorded)
     with connect(log.settings.database.url, application="ai-infra audit", autocommit=True) as connection:
         return audit_postgres(
             connection,
@@ -249,10 +263,14 @@ def _show_audit(
             "root": r.root,
             "keyring": r.keyring_version,
             "problems": len(r.problems),
+            "versions": r.versions or None,
             "seconds": round(r.seconds, 3),
         }
         for r in reports
     ]
+
+    unlooked = sorted({r.versions for r in reports if r.versions not in ("", CHECKED)})
+    looked = any(r.versions == CHECKED for r in reports)
 
     def table() -> Any:
         heading = ("lane", "read from", "entries", "checkpoint", "keyring", "problems")
@@ -264,7 +282,9 @@ def _show_audit(
             if witnessed:
                 names = ("lane", "witness", "cosigned up to", "at")
                 parts.append(rows(names, [(w["lane"], w["witness"], w["size"], w["at"]) for w in witnessed]))
-            return stack(*parts, "Everything verifies: entries, chain, signatures, tree, checkpoints.")
+            what = "entries, chain, signatures, tree, checkpoints" + (", versions of all objects" if looked else "")
+            parts.append(f"Everything verifies: {what}.")
+            return stack(*parts, *(f"Versions of objects: {why}." for why in unlooked))
         listed = [(p.lane, p.source, p.position, p.code, p.detail) for p in problems]
         return stack(
             rows(heading, content),
