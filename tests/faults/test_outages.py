@@ -18,7 +18,7 @@ from ai_infra.devstack import Stack
 from ai_infra.settings import Settings
 
 EVENTS = 10_000 if SOAK else 500
-SHARE = (160, 100) if SOAK else (9, 6)  # evaluations and promotions while one thing is being killed
+SHARE = (230, 150) if SOAK else (9, 6)  # evaluations and promotions while one thing is being killed
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,8 @@ def test_afterwards_everything_has_exactly_one_result_and_the_log_is_whole(flow:
     flow.settle()
     flow.check_answers()
     flow.check_log()
-    assert len(flow.entries()) >= EVENTS
+    said = len(flow.entries())
+    assert said >= EVENTS
 
 
 def test_afterwards_chains_and_trees_verify_and_the_rebuilt_registry_is_the_live_one(flow: Flow) -> None:
