@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from ai_infra.bus.decision import Context
+from ai_infra.bus.fitting import fitted
 from ai_infra.events.generated import PromotionDecided, PromotionStatus, Reason
 from ai_infra_promoter.questions import PolicyAnswer, PolicyQuestion
 from ai_infra_promoter.state import Promotion
@@ -22,6 +23,9 @@ MAY_FOLLOW: Final = {
     _APPROVED: frozenset({_APPLIED, _REJECTED, _REVOKED}),  # rejected: the canary refused the compare-and-swap
     _APPLIED: frozenset({_REVOKED}),
 }
+_ENVELOPE_BYTES: Final = 8 << 10
+"""What is kept free for the signature of a step: it signs at most 4 KiB, and is base64."""
+
 ONE_PHASE: Final = (100,)
 NO_VERIFIER: Final = "urn:ai-infra:verifier:promoter"
 """Who judged where no policy was asked: what the promoter checks itself (facts, signature, expiry)."""
@@ -66,7 +70,8 @@ def later_step(
     said: PromotionDecided, status: PromotionStatus, reasons: tuple[Reason, ...], context: Context
 ) -> PromotionDecided:
     """A step after the decision: everything that was judged stays as it was said; it is signed anew."""
-    return replace(said, status=status, reasons=reasons, decision_envelope=None, rules=context.rules)
+    step = replace(said, status=status, reasons=reasons, decision_envelope=None, rules=context.rules)
+    return fitted(step, room=_ENVELOPE_BYTES)
 
 
 def _step(
@@ -83,7 +88,7 @@ def _step(
     threshold_e6: int | None = None,
     manifest_signature_id: str | None = None,
 ) -> PromotionDecided:
-    return PromotionDecided(
+    step = PromotionDecided(
         promotion_id=promotion.promotion_id,
         model=promotion.model,
         artifact_id=promotion.artifact_id,
@@ -107,3 +112,4 @@ def _step(
         requested_by=promotion.requested_by,
         rules=context.rules,
     )
+    return fitted(step, room=_ENVELOPE_BYTES)

@@ -6,6 +6,7 @@ With the answer the claim is forgotten: it waits for nothing any more.
 from __future__ import annotations
 
 from ai_infra.bus.decision import Context, Decision, Delete, Put, Say, Timer
+from ai_infra.bus.fitting import fitted
 from ai_infra.events.generated import ArtifactRefused, ArtifactRegistered, EventRefused, ManifestSignature, Reason
 from ai_infra_registry.state import Claim, Facts, Signature, Signing, Verified, Waiting
 
@@ -56,6 +57,7 @@ def refused(claim: Claim, reasons: tuple[Reason, ...], context: Context) -> Deci
         reasons=tuple(Reason(code=r.code, detail=r.detail[:1000]) for r in reasons[:32]),
         rules=context.rules,
     )
+    body = fitted(body, "artifact_id", "job_id", "artifact_uri", "artifact_sha256")
     # Two claims about one artifact may be refused by one trigger: the event that is answered tells them apart.
     return forget(claim, Say(body, subject=claim.artifact_id, kind=claim.event_id))
 

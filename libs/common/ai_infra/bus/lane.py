@@ -33,11 +33,12 @@ from ai_infra.bus.halts import FailureRun, JunkBudget
 from ai_infra.bus.hearing import Hearing
 from ai_infra.bus.records import RUNTIME_RECORDS, SELF, Halt, PendingTimer, PendingWork
 from ai_infra.bus.refusing import Sender, refusal, refusal_id
-from ai_infra.bus.state import LaneState, check_fits
+from ai_infra.bus.state import LaneState, StateTooLargeError, check_fits
 from ai_infra.bus.voice import Surroundings, Voice
 from ai_infra.errors import AiInfraError
 from ai_infra.events.compose import consequence_id
 from ai_infra.events.event import Cause, Event, Record
+from ai_infra.events.exceptions import BodyTooLarge
 from ai_infra.events.generated import OperatorAction, Reason
 from ai_infra.events.text import sayable
 from ai_infra.telemetry import metrics
@@ -150,6 +151,9 @@ class Lane:
         except Refuse as refused:
             self._refuse(event, refused.reasons, refused.code, str(refused), batch)
             self._failures.succeeded()
+        except (BodyTooLarge, StateTooLargeError) as error:
+            # What follows from it is more than an event or a record can hold: its fault, and no reason for a halt.
+            self._refuse(event, (Reason(code=error.code, detail=str(error)),), error.code, str(error), batch)
         except Exception as error:  # noqa: BLE001 - whatever decide raises is this event's dead letter, not our end
             return self._decide_failed(event, error, batch)
         else:

@@ -16,9 +16,10 @@ import structlog
 
 from ai_infra.bus.batch import Batch, Outgoing
 from ai_infra.bus.decision import PolicyView, Say
+from ai_infra.bus.fitting import fitting_subject
 from ai_infra.bus.records import SELF, Head
 from ai_infra.bus.service import Service
-from ai_infra.bus.speech import Speech
+from ai_infra.bus.speech import Speech, heartbeat_due
 from ai_infra.bus.state import LaneState
 from ai_infra.events.compose import uuid7
 from ai_infra.events.event import Cause
@@ -28,7 +29,6 @@ from ai_infra.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-HEARTBEAT_EVERY: Final = timedelta(minutes=10)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HEAD_KEY: Final = f"{Head.STATE_NAME}/{SELF}"
 
@@ -86,7 +86,7 @@ class Voice:
             lane=self._number,
             event_id=event_id,
             time=now,
-            subject=say.subject,
+            subject=fitting_subject(say.subject),
             epoch=head.epoch,
             seq=head.seq + 1,
             prev=head.prev,
@@ -100,7 +100,7 @@ class Voice:
     def heartbeat(self, batch: Batch) -> None:
         """Names the last number said, at most each ten minutes and only after something new."""
         head, now = self._head(), self.now()
-        if head.seq <= head.beat_seq or _ms(now) - head.beat_ms < HEARTBEAT_EVERY / timedelta(milliseconds=1):
+        if not heartbeat_due(_ms(now), seq=head.seq, beat_seq=head.beat_seq, beat_ms=head.beat_ms):
             return
         producer, last = f"{self._name}/{self._number}", head.prev or ""
         beat = ProducerHeartbeat(producer=producer, epoch=head.epoch, seq=head.seq, event_hash=last)

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ai_infra.bus.decision import NOTHING, Context, Decision, Put, Refuse, Say, StateView
+from ai_infra.bus.fitting import fitted
 from ai_infra.events.event import Cause, Event
 from ai_infra.events.generated import (
     ArtifactRevoked,
@@ -170,12 +171,12 @@ def _on_revocation(state: StateView, revoked: ArtifactRevoked, cause: Cause, con
             reason=why,
             rules=context.rules,
         )
-        events.append(Say(alarm, subject=current.promotion_id, kind=env.value))
+        events.append(Say(fitted(alarm), subject=current.promotion_id, kind=env.value))
     return Decision(events=tuple(events), state=tuple(puts))
 
 
 def _status(decided: PromotionDecided, state: RolloutState, reason: str, context: Context) -> CanaryStatus:
-    return CanaryStatus(
+    said = CanaryStatus(
         model=decided.model,
         env=decided.target_env,
         promotion_id=decided.promotion_id,
@@ -188,3 +189,4 @@ def _status(decided: PromotionDecided, state: RolloutState, reason: str, context
         reason=reason,
         rules=context.rules,
     )
+    return fitted(said)

@@ -28,6 +28,7 @@ from ai_infra.bus.decision import (
     Trigger,
     Work,
 )
+from ai_infra.bus.fitting import fitted
 from ai_infra.events.event import Event
 from ai_infra.events.generated import ArtifactProduced, ArtifactRefused, ArtifactRevoked, Reason
 from ai_infra_registry.answers import attested_before, refused
@@ -101,7 +102,7 @@ def _revoked(state: StateView, event: Event[ArtifactRevoked], body: ArtifactRevo
         rules=context.rules,
     )
     return Decision(
-        events=(Say(said, subject=body.artifact_id),),
+        events=(Say(fitted(said), subject=body.artifact_id),),
         state=(Put(body.artifact_id, replace(artifact, revoked=body.reason)),),
     )
 

@@ -27,6 +27,7 @@ from ai_infra.bus.decision import (
     Work,
 )
 from ai_infra.bus.decision import Trigger as AnyTrigger
+from ai_infra.bus.fitting import fitted
 from ai_infra.events.event import Event
 from ai_infra.events.generated import (
     ArtifactProduced,
@@ -227,7 +228,7 @@ def _wish_expired(state: StateView, wished: str, context: Context) -> Decision:
         reasons=(Reason(code="unknown_job", detail=f"model {wish.model} has no job {job_id}"),),
         rules=context.rules,
     )
-    return Decision(events=(Say(refused, subject=wish.event_id),), state=(Delete(CancelWish, wished),))
+    return Decision(events=(Say(fitted(refused), subject=wish.event_id),), state=(Delete(CancelWish, wished),))
 
 
 def _end(

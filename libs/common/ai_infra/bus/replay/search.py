@@ -9,6 +9,7 @@ from itertools import islice, product
 from typing import Any, Final
 
 from ai_infra.bus.decision import NO_POLICY, Context, Decision, Done, Refuse, Say, Tick, Trigger
+from ai_infra.bus.fitting import fitting_subject
 from ai_infra.bus.refusing import Sender, refusal
 from ai_infra.bus.replay.comparing import different, runtime_codes, short
 from ai_infra.bus.replay.here import Here
@@ -57,7 +58,7 @@ class Model:
         self._outputs = outputs
         self._versions = replayer.versions(known)
         self._topics: dict[str, list[Placed]] = defaultdict(list)
-        for each in sorted(inputs, key=lambda p: p.event.record.offset):
+        for each in sorted(inputs, key=lambda p: (p.cluster, p.event.record.offset)):
             self._topics[each.event.type].append(each)
         self._where = {p.event.id: (topic, n) for topic, all_ in self._topics.items() for n, p in enumerate(all_)}
         self._tells = replayer.tells([p.event for p in outputs])
@@ -382,7 +383,7 @@ class Model:
             unequal = different(event.body, say.body)
             if event.causes != (cause, *say.causes):
                 unequal.append(f"causes {[c.id for c in (cause, *say.causes)]}, not {[c.id for c in event.causes]}")
-            if event.subject != say.subject:
+            if event.subject != fitting_subject(say.subject):
                 unequal.append(f"subject {say.subject!r}, not {event.subject!r}")
             if unequal:
                 same = type(event.body) is type(say.body)
