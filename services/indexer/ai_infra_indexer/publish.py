@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import orjson
@@ -20,9 +20,9 @@ from confluent_kafka import OFFSET_INVALID, Consumer, TopicPartition
 
 from ai_infra.bus.batch import Outgoing
 from ai_infra.bus.kafka.topics import BROADCAST_TOPICS, PLAIN, input_partitions
-from ai_infra.bus.voice import HEARTBEAT_EVERY
+from ai_infra.bus.speech import Speech, heartbeat_due
 from ai_infra.events.body import Body
-from ai_infra.events.compose import Frame, SignedRecord, compose, consequence_id, uuid7
+from ai_infra.events.compose import Frame, consequence_id, uuid7
 from ai_infra.events.event import Cause
 from ai_infra.events.generated import AuditCheckpoint, AuditFinding, FindingKind, ProducerHeartbeat
 from ai_infra.events.lanes import lane_key
@@ -34,13 +34,11 @@ from ai_infra_indexer.entry import Link
 from ai_infra_indexer.exceptions import IndexerError
 from ai_infra_indexer.handover import Handed
 from ai_infra_indexer.order import Source
-from ai_infra_indexer.refusals import Refusal, any_unsaid, read_unsaid
+from ai_infra_indexer.refusals import SERVICE, Refusal, any_unsaid, read_unsaid
 from ai_infra_indexer.store import Connection, read_offsets, read_positions
 
 MAX_MESSAGES: Final = 5_000  # in one transaction: it must end well within its time-out
 _JSON: Final = (("content-type", b"application/json"),)
-_SERVICE: Final = "indexer"
-_SOURCE: Final = "/ai-infra/indexer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ class Publication:
 
 def read_position(consumer: Consumer, connection: Connection, lane: int, lanes: int, *, timeout: float) -> Position:
     """Where publishing goes on. Waits for a transaction of a predecessor that is still pending."""
-    places = [(PLAIN, lane), *input_partitions(_SERVICE, lanes, lane)]
+    places = [(PLAIN, lane), *input_partitions(SERVICE, lanes, lane)]
     found, *others = consumer.committed([TopicPartition(*place) for place in places], timeout=timeout)
     if found.offset != OFFSET_INVALID and found.metadata:
         inputs = {(place.topic, place.partition): place.offset for place in others if place.offset != OFFSET_INVALID}
@@ -88,7 +86,7 @@ def read_position(consumer: Consumer, connection: Connection, lane: int, lanes: 
     size = max(row[0] if row else 0, found.offset if found.offset != OFFSET_INVALID else 0)
     # Kafka has lost the group's offsets: the numbering begins a new epoch rather than doubling an old number.
     row = connection.execute(
-        "SELECT max(epoch) FROM producer_events WHERE lane = %s AND producer = %s", (lane, f"{_SERVICE}/{lane}")
+        "SELECT max(epoch) FROM producer_events WHERE lane = %s AND producer = %s", (lane, f"{SERVICE}/{lane}")
     ).fetchone()
     return Position(size, (row[0] if row and row[0] else 0) + 1)
 
@@ -116,8 +114,7 @@ class Publisher:
         found: Found | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._session = session
-        self._frame = frame
+        self._speech = Speech(SERVICE, session, frame)
         self._found = found
         self._clock = clock
 
@@ -234,16 +231,14 @@ class Publisher:
     def _say_heartbeat(self, lane: int, position: Position) -> tuple[Position, Outgoing]:
         """The last number said, so that it shows where the last event is withheld."""
         body = ProducerHeartbeat(
-            producer=f"{_SERVICE}/{lane}", epoch=position.epoch, seq=position.seq, event_hash=position.prev or ""
+            producer=f"{SERVICE}/{lane}", epoch=position.epoch, seq=position.seq, event_hash=position.prev or ""
         )
         after, said = self._say(lane, position, body, uuid7())
         return replace(after, beat_seq=after.seq, beat_ms=_ms(self._clock())), said
 
     def _beat_due(self, position: Position) -> bool:
-        since = _ms(self._clock()) - position.beat_ms
-        # A clock that was put back would else keep it silent until it is there again.
-        due = not 0 <= since < HEARTBEAT_EVERY / timedelta(milliseconds=1)
-        return due and position.seq > position.beat_seq
+        now_ms = _ms(self._clock())
+        return heartbeat_due(now_ms, seq=position.seq, beat_seq=position.beat_seq, beat_ms=position.beat_ms)
 
     def _say(
         self,
@@ -258,56 +253,34 @@ class Publisher:
         traceparent: str | None = None,
     ) -> tuple[Position, Outgoing]:
         """An event under the next number, and the position after it."""
-        signed = compose(
+        said = self._speech.event(
             body,
             key=key if key is not None else lane_key(lane),
             lane=lane,
-            id=event_id,
+            event_id=event_id,
             time=self._now(),
-            source=_SOURCE,
             subject=subject,
-            signer=self._session.signer_id,
-            keyring=self._session.keyring,
-            delegation=self._session.delegation,
-            sign=self._session.sign,
-            producer=f"{_SERVICE}/{lane}",
             epoch=position.epoch,
             seq=position.seq + 1,
             prev=position.prev,
             causes=causes,
             traceparent=traceparent,
-            frame=self._frame,
         )
-        return replace(position, seq=position.seq + 1, prev=signed.hash), _outgoing(signed)
+        return replace(position, seq=position.seq + 1, prev=said.hash), said.outgoing
 
     def _checkpoint(self, lane: int, checkpoint: OpenedCheckpoint) -> Outgoing:
         head = checkpoint.checkpoint
         root = checkpoint.checkpoint.text.decode().splitlines()[2]
         note = checkpoint.note.decode()
         body = AuditCheckpoint(log_lane=lane, origin=head.origin, size=head.size, root=root, note=note)
-        signed = compose(
-            body,
-            key=lane_key(lane),
-            lane=lane,
-            id=uuid7(),
-            time=self._now(),
-            source=_SOURCE,
-            subject=head.origin,
-            signer=self._session.signer_id,
-            keyring=self._session.keyring,
-            delegation=self._session.delegation,
-            sign=self._session.sign,
-            frame=self._frame,
+        said = self._speech.event(
+            body, key=lane_key(lane), lane=lane, event_id=uuid7(), time=self._now(), subject=head.origin
         )
-        return _outgoing(signed)
+        return said.outgoing
 
     def _now(self) -> datetime:
         now = self._clock()
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
-
-
-def _outgoing(signed: SignedRecord) -> Outgoing:
-    return Outgoing(signed.topic, signed.partition, signed.key, signed.value, signed.headers)
 
 
 def _ms(time: datetime) -> int:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from ai_infra.bus.batch import Outgoing
 from ai_infra.bus.state_records import sign_state_record
 from ai_infra.events.compose import Frame, compose
 from ai_infra.events.event import Cause
 from ai_infra.trust.session import Session
+
+HEARTBEAT_EVERY: Final = timedelta(minutes=10)
+
+
+def heartbeat_due(now_ms: int, *, seq: int, beat_seq: int, beat_ms: int) -> bool:
+    """Whether the last number said is to be named: at most each ten minutes, and only after something new."""
+    # A clock that was put back would else keep it silent until it is there again.
+    return seq > beat_seq and not 0 <= now_ms - beat_ms < HEARTBEAT_EVERY / timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +45,13 @@ class Speech:
         event_id: str,
         time: datetime,
         subject: str | None,
-        epoch: int,
-        seq: int,
-        prev: str | None,
-        causes: tuple[Cause, ...],
-        traceparent: str | None,
+        epoch: int | None = None,
+        seq: int | None = None,
+        prev: str | None = None,
+        causes: tuple[Cause, ...] = (),
+        traceparent: str | None = None,
     ) -> Said:
+        """An event, numbered as the service's own in the lane; without a number where `epoch` and `seq` are None."""
         session = self._session
         signed = compose(
             body,
@@ -56,7 +65,7 @@ class Speech:
             keyring=session.keyring,
             delegation=session.delegation,
             sign=session.sign,
-            producer=f"{self._service}/{lane}",
+            producer=f"{self._service}/{lane}" if epoch is not None else None,
             epoch=epoch,
             seq=seq,
             prev=prev,
