@@ -17,7 +17,6 @@ import structlog
 from ai_infra.bus.batch import Batch, Outgoing
 from ai_infra.bus.decision import PolicyView, Say
 from ai_infra.bus.fitting import fitting_subject
-from ai_infra.bus.fitting import fitting_subject
 from ai_infra.bus.records import SELF, Head
 from ai_infra.bus.service import Service
 from ai_infra.bus.speech import Speech, heartbeat_due
