@@ -26,6 +26,7 @@ from ai_infra.objects.exceptions import Conflict
 from ai_infra.telemetry import metrics
 from ai_infra.tlog.checkpoint import OpenedCheckpoint
 from ai_infra.tlog.growth import RightEdge, grow
+from ai_infra_indexer import SERVICE
 from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.entry import decode
 from ai_infra_indexer.exceptions import LaneLost
@@ -307,14 +308,14 @@ class Finality:
                 self._producer.transact(messages, offsets, group_metadata)
         except AbortNeededError as error:
             # The group has moved on: the loop brings newer metadata where the lane is still held.
-            metrics.BUS_ABORTS.labels("indexer", error.code).inc()
+            metrics.BUS_ABORTS.labels(SERVICE, error.code).inc()
             log.info("publication put off", code=error.code, why=str(error))
             return False
         # All of it is said: every lane's position moves before anything else can fail, or it would be said again.
         for lane, publication in said:
             for message in publication.messages:
                 if message.topic != PLAIN:
-                    metrics.BUS_SAID.labels("indexer", message.topic).inc()
+                    metrics.BUS_SAID.labels(SERVICE, message.topic).inc()
             lane.position = publication.after
             lane.handover.forget(publication.after.size)
             size = lane.checkpoint.checkpoint.size if lane.checkpoint is not None else 0

@@ -19,11 +19,11 @@ from ai_infra.errors import AiInfraError
 from ai_infra.events.event import Record
 from ai_infra.settings import Settings
 from ai_infra.telemetry import metrics
+from ai_infra_indexer import SERVICE
 from ai_infra_indexer.order import Source
 
 log = structlog.get_logger(__name__)
 
-SERVICE: Final = "indexer"
 CATCH_UP_SECONDS: Final = 10.0
 FLUSH_SECONDS: Final = 30.0
 

@@ -17,6 +17,7 @@ from ai_infra.events.exceptions import EventError
 from ai_infra.telemetry import metrics
 from ai_infra.trust.exceptions import AwaitKeyring, KeyringError, TrustError
 from ai_infra.trust.keyring import Keyring
+from ai_infra_indexer import SERVICE
 from ai_infra_indexer.exceptions import EntryTooLarge
 from ai_infra_indexer.handover import Handover
 from ai_infra_indexer.history import Heard
@@ -262,7 +263,7 @@ class Lane:
             return sequence(self.head, small, chain)
 
     def _refuse(self, record: Record, error: AiInfraError, original: Record | None = None) -> None:
-        metrics.TRUST_VERIFY_FAILURES.labels("indexer", error.code).inc()
+        metrics.TRUST_VERIFY_FAILURES.labels(SERVICE, error.code).inc()
         self._around.dead_letter(record, error)
         refusal = refusal_of(record, original or record, error, self._verifier.lanes)
         if refusal is not None:

@@ -27,6 +27,7 @@ from ai_infra.bus.kafka.consume import (
 from ai_infra.errors import UnavailableError
 from ai_infra.objects.exceptions import Conflict
 from ai_infra.telemetry import metrics
+from ai_infra_indexer import SERVICE
 from ai_infra_indexer.exceptions import Forked, LaneLost
 from ai_infra_indexer.finality import Finality, FinalLane
 from ai_infra_indexer.lane import Lane
@@ -55,7 +56,7 @@ class Indexer:
         self._incremental = consumer_config.get("group.protocol") == "consumer"
         self._consumer = Consumer(dict(consumer_config))
         self._assignment = Assignment(inputs)
-        self._gauges = LaneGauges("indexer", self._group)
+        self._gauges = LaneGauges(SERVICE, self._group)
         self._take = take
         self._finality = finality
         self._each_turn = each_turn
@@ -194,7 +195,7 @@ class Indexer:
         for topic, partition in places:
             self._consumer.seek(TopicPartition(topic, partition, lane.read_to[(topic, partition)]))
         self._consumer.resume([TopicPartition(topic, partition) for topic, partition in places])
-        metrics.BUS_LANES.labels("indexer").set(len(self._lanes))
+        metrics.BUS_LANES.labels(SERVICE).set(len(self._lanes))
         log.info("lane taken", lane=number, size=lane.head.size)
 
     def _put_off(self, number: int, error: BaseException) -> None:
@@ -215,14 +216,14 @@ class Indexer:
         for number in numbers:
             self._lanes.pop(number, None)
         self._finality.remove(*numbers)
-        metrics.BUS_LANES.labels("indexer").set(len(self._lanes))
+        metrics.BUS_LANES.labels(SERVICE).set(len(self._lanes))
 
     def _held(self) -> list[Source]:
         return [(p.topic, p.partition) for p in self._consumer.assignment()]
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._joined = True
-        metrics.BUS_REBALANCES.labels("indexer", "assigned").inc()
+        metrics.BUS_REBALANCES.labels(SERVICE, "assigned").inc()
         if self._incremental:
             if not partitions:
                 return
@@ -234,7 +235,7 @@ class Indexer:
         self._assignment.add([(p.topic, p.partition) for p in partitions])
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        metrics.BUS_REBALANCES.labels("indexer", "revoked").inc()
+        metrics.BUS_REBALANCES.labels(SERVICE, "revoked").inc()
         self._give_up(partitions)
         if not self._incremental:
             consumer.unassign()
@@ -242,7 +243,7 @@ class Indexer:
             consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        metrics.BUS_REBALANCES.labels("indexer", "lost").inc()
+        metrics.BUS_REBALANCES.labels(SERVICE, "lost").inc()
         self._give_up(partitions)
         if not self._incremental:
             consumer.unassign()

@@ -28,13 +28,13 @@ from ai_infra.events.generated import AuditCheckpoint, AuditFinding, FindingKind
 from ai_infra.events.lanes import lane_key
 from ai_infra.tlog.checkpoint import OpenedCheckpoint
 from ai_infra.trust.session import Session
-from ai_infra_indexer import kernel
+from ai_infra_indexer import SERVICE, kernel
 from ai_infra_indexer.completeness.watch import Withheld
 from ai_infra_indexer.entry import Link
 from ai_infra_indexer.exceptions import IndexerError
 from ai_infra_indexer.handover import Handed
 from ai_infra_indexer.order import Source
-from ai_infra_indexer.refusals import SERVICE, Refusal, any_unsaid, read_unsaid
+from ai_infra_indexer.refusals import Refusal, any_unsaid, read_unsaid
 from ai_infra_indexer.store import Connection, read_offsets, read_positions
 
 MAX_MESSAGES: Final = 5_000  # in one transaction: it must end well within its time-out

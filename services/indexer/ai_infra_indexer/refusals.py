@@ -18,9 +18,9 @@ from ai_infra.errors import AiInfraError
 from ai_infra.events.event import Record
 from ai_infra.events.generated import EventRefused, Reason
 from ai_infra.events.text import sayable
+from ai_infra_indexer import SERVICE
 from ai_infra_indexer.order import Source
 
-SERVICE: Final = "indexer"
 RULES: Final = "indexer/v1"
 MAX_SAID: Final = 1_000  # in one transaction: each is signed, and it must end well within its time-out
 

@@ -21,12 +21,12 @@ from ai_infra.bus.kafka.unread import RETENTION_ALARM, first_unread, retention_u
 from ai_infra.errors import AiInfraError
 from ai_infra.settings import Settings
 from ai_infra.telemetry import metrics
+from ai_infra_indexer import SERVICE
 from ai_infra_indexer.order import Source
 from ai_infra_indexer.store import Connection, read_offsets
 
 log = structlog.get_logger(__name__)
 
-SERVICE: Final = "indexer"
 LOOK_SECONDS: Final = 30.0  # retention is days: this is only to have a fresh number for whoever asks
 
 

@@ -22,6 +22,7 @@ from ai_infra.readmodel.connection import connect
 from ai_infra.readmodel.migrations import migrate
 from ai_infra.settings import Settings
 from ai_infra.trust.open import load_roots
+from ai_infra_indexer import SERVICE
 from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.companions import archive_companions, archive_schema
@@ -45,7 +46,6 @@ from ai_infra_indexer.taking import take
 
 log = structlog.get_logger(__name__)
 
-NAME: Final = "indexer"
 SAYS: Final = (AuditFinding, AuditCheckpoint)
 COMMITTED_SECONDS: Final = 30.0
 GC_THRESHOLD: Final = 100_000
@@ -86,7 +86,7 @@ def main(settings: Settings, stop: threading.Event) -> int:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 20)
-        log.info("service up", service=NAME, origin=settings.log.origin, lanes=settings.log.lanes)
+        log.info("service up", service=SERVICE, origin=settings.log.origin, lanes=settings.log.lanes)
         retention.start()
         projection.start()
         pruner.start()
@@ -99,7 +99,7 @@ def main(settings: Settings, stop: threading.Event) -> int:
             pruner.close()
             completeness.close()
 
-    return keep_running(NAME, SAYS, settings, stop, serve)
+    return keep_running(SERVICE, SAYS, settings, stop, serve)
 
 
 def build(process: ServiceProcess, completeness: CompletenessWatch) -> Indexer:
@@ -114,7 +114,7 @@ def build(process: ServiceProcess, completeness: CompletenessWatch) -> Indexer:
     taker = Taker(process, store, archive_uri)
 
     def make_producer() -> TransactionalProducer:
-        producer = TransactionalProducer(settings, service=NAME, **{"linger.ms": LINGER_MS})
+        producer = TransactionalProducer(settings, service=SERVICE, **{"linger.ms": LINGER_MS})
         producer.initialise()
         return producer
 
@@ -131,13 +131,13 @@ def build(process: ServiceProcess, completeness: CompletenessWatch) -> Indexer:
     finality.start()
     audit, chain = taker.keys.newest(), taker.keys.chain(keyring)
     log.info("keys open", audit=audit.key_id, chain=chain.key_id, keyring=keyring.version)
-    config = {**group_config(settings, group_of(NAME)), "enable.partition.eof": True}
+    config = {**group_config(settings, group_of(SERVICE)), "enable.partition.eof": True}
 
     def each_turn() -> None:
         process.turn()
         taker.around.turn()
 
-    return Indexer(config, SERVICE_INPUTS[NAME], taker, finality, each_turn)
+    return Indexer(config, SERVICE_INPUTS[SERVICE], taker, finality, each_turn)
 
 
 def anew(settings: Settings) -> Callable[[int], Reprojected]:
@@ -193,7 +193,7 @@ class Taker:
             checkpoint = archive.signed_anew(checkpoint, taken.edge, taken.keyrings.latest)
             note_checkpoint(connection, number, checkpoint)
         stored = read_offsets(connection, number)
-        sources = input_partitions(NAME, settings.log.lanes, number)
+        sources = input_partitions(SERVICE, settings.log.lanes, number)
 
         def committed(places: list[Source]) -> dict[Source, int]:
             found = consumer.committed([TopicPartition(*place) for place in places], timeout=COMMITTED_SECONDS)

@@ -15,11 +15,11 @@ from ai_infra.events.generated import EventRefused, ProducerHeartbeat
 from ai_infra.events.parse import read
 from ai_infra.tlog.checkpoint import Checkpoint
 from ai_infra.tlog.tree import Frontier, leaf_hash
+from ai_infra_indexer import SERVICE
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.completeness.ledger import Ledger, Said
 from ai_infra_indexer.entry import Entry, decode
 from ai_infra_indexer.exceptions import AuditFailed, MalformedEntry
-from ai_infra_indexer.refusals import SERVICE
 from ai_infra_indexer.store import Connection
 
 Progress = Callable[[int], None]

@@ -24,6 +24,7 @@ from ai_infra.events.generated import AuditFinding, FindingKind
 from ai_infra.events.identifiers import consequence_id
 from ai_infra.settings import Settings
 from ai_infra.telemetry import metrics
+from ai_infra_indexer import SERVICE
 from ai_infra_indexer.completeness.numbers import Numbers
 from ai_infra_indexer.completeness.reading import said_in
 from ai_infra_indexer.order import Source
@@ -31,7 +32,6 @@ from ai_infra_indexer.store import Connection, read_offsets, read_positions
 
 log = structlog.get_logger(__name__)
 
-SERVICE: Final = "indexer"
 LOOK_SECONDS: Final = 10.0  # a service names its last number within ten minutes; a look is a few small questions
 _CHUNK: Final = 10_000
 _SAID_AGAIN: Final = 30  # looks after which a finding that is still not in the log is offered again
