@@ -44,3 +44,13 @@ def test_the_lag_of_a_lane_that_has_gone_is_shown_no_more() -> None:
     indexer._give_up([TopicPartition("a.b", 3)])
     [shown] = metrics.KAFKA_CONSUMER_LAG.collect()
     assert not [sample for sample in shown.samples if sample.labels["group"] == "g"]
+
+
+def test_a_lane_that_is_given_and_not_taken_yet_is_not_ready() -> None:
+    """Taking one may load a whole archive into a restored database."""
+    finality = Finality(nothing, nothing, nothing, interval_s=1)  # type: ignore[arg-type]  # has no lane to publish
+    indexer = Indexer(CONFIG, ("a.b",), take, finality, lambda: None)
+    indexer._joined = True
+    assert indexer.check_lanes() is None
+    indexer._assignment.add([("a.b", 3)])
+    assert "lane 3 is being taken" in (indexer.check_lanes() or "")
