@@ -83,9 +83,7 @@ class Indexer:
             lane, missing = next(iter(partial.items()))
             return f"stands still on lane {lane}, which lacks {', '.join(missing)}; are two versions running?"
         for lane in sorted(self._assignment.whole_lanes() - set(self._lanes)):
-            return (
-                f"lane {lane} is being taken: Postgres is compared with the archive, and filled up from it if need be"
-            )
+            return f"lane {lane} is being taken: Postgres is compared with the archive, and filled up from it"
         return None
 
     def check_finality(self) -> str | None:
