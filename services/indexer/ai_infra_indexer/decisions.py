@@ -22,6 +22,7 @@ from ai_infra.tlog.growth import RightEdge, grow
 from ai_infra.trust.keyring import Roots
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra_indexer.archived import ArchivedLane
+from ai_infra_indexer.entry import decode
 from ai_infra_indexer.exceptions import IndexerError
 from ai_infra_indexer.replay import BadEntry, Replay
 from ai_infra_indexer.sequence import Head
@@ -110,6 +111,28 @@ def read_postgres(
                 _take(events, replay, raws, wanted)
                 progress(len(raws))
     return events
+
+
+def read_on(
+    events: LaneEvents,
+    connection: Connection,
+    archived: ArchivedLane,
+    roots: Roots,
+    lanes: int,
+    wanted: frozenset[type],
+) -> int:
+    """Go on behind what the archive covers with what Postgres has; how many entries that were. Raises NotReplayable."""
+    head = Head(archived.lane, archived.origin)
+    for _, raws in archived.bundles(events.size - 1, events.size) if events.size else ():
+        link = decode(raws[-1]).link
+        head = Head(archived.lane, archived.origin, events.size, link.hash, link.ts_us)
+    keyrings = events.keyrings if events.keyrings is not None else Keyrings(roots)
+    replay, before = Replay(head, keyrings, lanes, chain_signatures=True), events.size
+    with connection.transaction(), connection.cursor(name="ai_infra_read_on") as cursor:
+        cursor.execute(_SELECT, (archived.lane, before))
+        for raws in _chunks(bytes(raw) for (raw,) in cursor):
+            _take(events, replay, raws, wanted)
+    return events.size - before
 
 
 _LOOK: Final = "(`ai-infra audit verify` says where it was changed)"

@@ -60,8 +60,8 @@ def take(
         size, root = opened.checkpoint.size, opened.checkpoint.root
         restore(connection, read_side, size, keyrings, lanes)
         edge = read_side.edge(size, root)
-        edge_hash = _same_history(connection, read_side, lane, size)
-    _adopt(connection, read_side, keyrings, lanes)
+        edge_hash = same_history(connection, read_side, lane, size)
+    adopt(connection, read_side, keyrings, lanes)
     head = read_head(connection, lane)
     return Taken(head, keyrings, opened, edge, edge_hash, head.size - began)
 
@@ -115,7 +115,7 @@ def _append(connection: Connection, before: Head, lines: list[Line], after: Head
     return len(lines)
 
 
-def _same_history(connection: Connection, archived: ArchivedLane, lane: int, size: int) -> str:
+def same_history(connection: Connection, archived: ArchivedLane, lane: int, size: int) -> str:
     """Raise Forked unless the last covered entry is the same in both: its chain hash stands for all before it."""
     if size == 0:
         return ""
@@ -134,7 +134,7 @@ def _same_history(connection: Connection, archived: ArchivedLane, lane: int, siz
     return last.link.hash
 
 
-def _adopt(connection: Connection, archived: ArchivedLane, keyrings: Keyrings, lanes: int) -> None:
+def adopt(connection: Connection, archived: ArchivedLane, keyrings: Keyrings, lanes: int) -> None:
     """Take up entries that were archived and are in no checkpoint and not in Postgres."""
     replay = Replay(read_head(connection, archived.lane), keyrings, lanes, chain_signatures=True)
     try:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 import pytest
 
@@ -125,7 +126,7 @@ class World:
         if by is not None:
             by.said += 1
         attributes = Attributes(
-            id=f"event-{number}",
+            id=str(uuid5(NAMESPACE_OID, f"event-{number}")),
             source="/test",
             type=body.TOPIC,
             time=self.now,

@@ -76,9 +76,9 @@ class Registry:
         numbered = {"producer": "registry/3", "epoch": 1, "seq": self.said} if own else {}
         fields = {"producer": None, "epoch": None, "seq": None} | numbered
         attributes = Attributes(
-            id=f"event-{len(self.log)}", source="/s", type=body.TOPIC, time=self.now, subject=subject, dataschema="",
-            signer="trainer-1", keyring=1, delegation=b"", signature=b"", prev=None, causes=causes, traceparent=None,
-            **fields,
+            id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"event-{len(self.log)}")), source="/s", type=body.TOPIC,
+            time=self.now, subject=subject, dataschema="", signer="trainer-1", keyring=1, delegation=b"",
+            signature=b"", prev=None, causes=causes, traceparent=None, **fields,
         )  # fmt: skip
         record = Record(body.TOPIC, 3, len(self.log), int(self.now.timestamp() * 1000), b"", b"", ())
         event = Event(body, attributes, record, 3, body.model, f"{len(self.log):064x}", "trainer", b"")

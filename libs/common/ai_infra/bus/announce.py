@@ -49,7 +49,7 @@ def publish_keyring(settings: Settings, keyring_text: str | None = None, reason:
             body = SignerChanged(
                 version=keyring.version, keyring=text, keyring_sha256=sha256_hex(text.encode()), reason=reason
             )
-            _say(settings, body, keyrings)
+            announce(settings, body, keyrings)
     return keyrings.latest_version
 
 
@@ -72,7 +72,7 @@ def publish_policy(settings: Settings, policy_json: str, reason: str) -> int:
         return known.version
     version = known.version + 1
     body = PolicyChanged(version=version, policy_json=text.decode(), policy_sha256=sha256_hex(text), reason=reason)
-    _say(settings, body, broadcast.keyrings)
+    announce(settings, body, broadcast.keyrings)
     return version
 
 
@@ -95,7 +95,8 @@ def _texts_in_directory(settings: Settings) -> list[str]:
     return texts
 
 
-def _say(settings: Settings, body: Body, keyrings: Keyrings) -> None:
+def announce(settings: Settings, body: Body, keyrings: Keyrings) -> None:
+    """Say a keyring or a policy with a key at hand that may; it is checked first that readers will believe it."""
     keyring = keyrings.latest
     signer = open_signer_for(settings, body.TOPIC, keyring)
     principal = keyring.principal_of(signer.key_id)
@@ -121,7 +122,12 @@ def _say(settings: Settings, body: Body, keyrings: Keyrings) -> None:
     _produce(settings, signed)
 
 
-def _produce(settings: Settings, signed: SignedRecord) -> None:
+def send_again(settings: Settings, record: Record) -> None:
+    """Publish a record of a broadcast topic as it was signed once: after its topic was lost."""
+    _produce(settings, record)
+
+
+def _produce(settings: Settings, signed: SignedRecord | Record) -> None:
     """Send it and wait for the broker's acknowledgement."""
     failure: list[KafkaError] = []
     acknowledged: list[Message] = []

@@ -127,6 +127,14 @@ class Lane:
         self._resumed = False
         self.loaded()
 
+    def begin(self, epoch: int, *, now_ms: int) -> None:
+        """Has a lane without state speak in this epoch, never before `now_ms`."""
+        self._voice.begin(epoch, now_ms)
+
+    def recall(self, event: Event[Any], *, failed: bool) -> None:
+        """Notes an event that was decided on before the state was lost; `failed`: refused, so it may be redriven."""
+        self._hearing.remember(event, failed=failed)
+
     # -- triggers -------------------------------------------------------------------------------------------------
 
     def event(self, event: Event[Any], batch: Batch, *, redriven: bool = False) -> bool:

@@ -59,6 +59,11 @@ class Voice:
         now_ms = max(_ms(self._around.clock()), head.now_ms if head else 0)
         return _EPOCH + timedelta(milliseconds=now_ms)
 
+    def begin(self, epoch: int, now_ms: int) -> None:
+        """The first state of a lane whose state was lost. Its records are numbered beyond all that were before: an old
+        one that somebody kept is not newer."""
+        self._state.put(SELF, Head(epoch=epoch, now_ms=now_ms, beat_ms=now_ms, counter=epoch))
+
     def decided_at(self, now: datetime) -> None:
         """Notes the time of a decision: the lane's clock does not go back behind it, whoever owns the lane."""
         head = self._head()

@@ -83,10 +83,19 @@ def _heard_or_said(chosen: dict[str, Any]) -> set[type]:
         ArtifactRegistered,
         CanaryStatus,
         DeploymentChanged,
+        OperatorAction,
         PromotionDecided,
     )
 
-    says = {ArtifactRegistered, ArtifactRefused, PromotionDecided, DeploymentChanged, CanaryStatus, EventRefused}
+    says = {
+        ArtifactRegistered,
+        ArtifactRefused,
+        PromotionDecided,
+        DeploymentChanged,
+        CanaryStatus,
+        EventRefused,
+        OperatorAction,
+    }
     return says.union(*(r.listens for r in chosen.values()))
 
 

@@ -83,7 +83,8 @@ def check_message_error(error: KafkaError, group: str) -> None:
     if code in _GONE:
         raise LostOffsetsError(
             f"group {group} has lost its position: {error.str()}. Nothing was skipped. "
-            "See how much is missing with `ai-infra lag`, then place the group with `ai-infra groups seek`"
+            "See how much is missing with `ai-infra lag`, then place the group with `ai-infra groups seek`; if all of "
+            "Kafka was lost and made anew, `ai-infra restore-bus` brings the services back from the log"
         )
     if code in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}:
         raise RestartNeededError(f"an input topic is not there: {error.str()}; run `ai-infra topics create`")

@@ -299,6 +299,7 @@ def _position_problems(admin: KafkaAdmin, service: str, lanes: int) -> list[Prob
                 Problem(
                     group,
                     f"{topic}/{p}: its position {offset} is past the end {high}; the topic was made anew",
+                    "if Kafka has lost its data: ai-infra restore-bus --reason TEXT; if only this topic was made anew: "
                     f"ai-infra groups seek {service} --lane {p} --to start --reason TEXT",
                 )
             )

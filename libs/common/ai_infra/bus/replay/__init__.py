@@ -10,8 +10,13 @@ by itself.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+
+import msgspec
 
 from ai_infra.bus.replay.search import Model
 from ai_infra.bus.replay.words import (
@@ -25,7 +30,9 @@ from ai_infra.bus.replay.words import (
     Replayed,
     Replayer,
 )
+from ai_infra.bus.restoring import RESTORE_ACTION
 from ai_infra.events.event import Cause
+from ai_infra.events.generated import OperatorAction
 
 __all__ = [
     "Answered",
@@ -48,11 +55,15 @@ def replay(replayer: Replayer, lane: int, placed: Iterable[Placed], known: Known
     inputs: dict[str, list[Placed]] = defaultdict(list)
     outputs: dict[str, list[Placed]] = defaultdict(list)
     causes: dict[str, tuple[Cause, ...]] = {}
-    for each in placed:
+    events = list(placed)
+    lost, said_before = _lost_at(events), set[str]()
+    for each in (replace(p, cluster=bisect_right(lost, p.position)) for p in events) if lost else events:
         event = each.event
         causes.setdefault(event.id, event.causes)
         if event.producer == f"{replayer.service}/{lane}" and hasattr(event.body, "rules"):
-            outputs[event.model].append(each)
+            if event.id not in said_before:  # else it is said again, after its state was lost
+                outputs[event.model].append(each)
+            said_before.add(event.id)
         elif isinstance(event.body, replayer.listens):
             inputs[event.model].append(each)
     for model in sorted(inputs.keys() | outputs.keys()):
@@ -61,6 +72,17 @@ def replay(replayer: Replayer, lane: int, placed: Iterable[Placed], known: Known
     report.differences.sort(key=lambda d: d.position)
     report.unanswered.sort()
     return report
+
+
+def _lost_at(placed: Iterable[Placed]) -> list[int]:
+    """Lengths that the lane's log had when a Kafka was lost and the bus restored from the log."""
+    found = set[int]()
+    for each in placed:
+        body = each.event.body
+        if isinstance(body, OperatorAction) and body.action == RESTORE_ACTION:
+            with suppress(msgspec.DecodeError, TypeError, KeyError, ValueError):
+                found.add(int(msgspec.json.decode(body.arguments_json)["size"]))
+    return sorted(found)
 
 
 def first_difference(reports: Iterable[Replayed]) -> Difference | None:

@@ -20,6 +20,8 @@ class Placed:
 
     position: int
     event: Event[Any]
+    cluster: int = 0
+    """Which Kafka it came from, counted from 0: offsets begin anew after one was lost."""
 
 
 @dataclass(frozen=True, slots=True)
