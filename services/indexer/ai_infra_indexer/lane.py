@@ -202,7 +202,8 @@ class Lane:
         except (EventError, TrustError, KeyringError) as error:
             self._refuse(record, error, original)
             return None
-        causes = () if record.topic in BROADCAST else tuple(c.id for c in event.causes if c.lane == self.number)
+        lane = self.number
+        causes = () if record.topic in BROADCAST else tuple([c.id for c in event.causes if c.lane == lane])
         version = self._verifier.keyrings.latest_version
         return Arrival(event.id, causes, source, offset, (event, version))
 

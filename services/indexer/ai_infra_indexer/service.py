@@ -48,7 +48,10 @@ log = structlog.get_logger(__name__)
 
 SAYS: Final = (AuditFinding, AuditCheckpoint)
 COMMITTED_SECONDS: Final = 30.0
-GC_THRESHOLD: Final = 100_000
+GC_THRESHOLD: Final = 1_000_000  # objects of some batches: with fewer, each batch is looked through for cycles
+# Threads take the interpreter from each other, and from the loop: sixteen need a third more CPU for each object. Four
+# put more than a replica archives, at 30 ms an object too.
+PARALLEL_PUTS: Final = 4
 # A commit sends what there is at once, however long it might linger. With a short time librdkafka asks in a busy loop,
 # while thousands of messages are still being put into the transaction, whether it may send them yet.
 LINGER_MS: Final = 100
@@ -106,7 +109,7 @@ def build(process: ServiceProcess, completeness: CompletenessWatch) -> Indexer:
     """The indexer of one process, ready to run."""
     settings = process.settings
     keyring = process.keyrings.latest
-    store = ObjectStore(settings)
+    store = ObjectStore(settings, parallel_puts=PARALLEL_PUTS)
     archive_uri = f"s3://{settings.objects.archive_bucket}"
     if (registry := schema_registry(settings)) is not None:
         registry.before_learning = lambda sha256, text: archive_schema(store, archive_uri, settings, sha256, text)
