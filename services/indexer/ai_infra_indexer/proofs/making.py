@@ -149,8 +149,8 @@ def keyrings_of(archived: ArchivedLane, positions: Iterable[int], size: int, roo
 def position_in_postgres(connection: Any, event_id: str, lane: int | None) -> tuple[int, int] | None:
     """(lane, position) of an event's first entry. A broadcast is in every lane; the lowest is taken."""
     row = connection.execute(
-        "SELECT lane, position FROM event_ids WHERE event_id = %s::uuid AND (%s::int IS NULL OR lane = %s) "
-        "ORDER BY lane LIMIT 1",
+        "SELECT lane, position FROM event_ids WHERE event_id = %s::uuid "
+        "AND lane = ANY(ARRAY(SELECT lane FROM lanes WHERE %s::int IS NULL OR lane = %s)) ORDER BY lane LIMIT 1",
         (event_id, lane, lane),
     ).fetchone()
     return (row[0], row[1]) if row is not None else None
