@@ -55,7 +55,12 @@ def record_from_message(message: Message, *, own: bool = False) -> Record:
     except (SystemError, UnicodeDecodeError):
         headers = UNREADABLE_HEADERS
     else:
-        headers = tuple([(name, value if value.__class__ is bytes else _bytes(value)) for name, value in received])
+        for _, value in received:
+            if value.__class__ is not bytes:
+                headers = tuple([(name, _bytes(value)) for name, value in received])
+                break
+        else:
+            headers = cast("tuple[tuple[str, bytes], ...]", tuple(received))
     return Record(
         topic=topic,
         partition=partition,
