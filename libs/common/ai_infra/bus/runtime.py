@@ -16,15 +16,16 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from ai_infra.bus.assignment import Assignment
 from ai_infra.bus.batch import Batch
 from ai_infra.bus.gauges import LaneGauges
 from ai_infra.bus.judge import Judge
-from ai_infra.bus.kafka.config import MAX_POLL_INTERVAL_MS, opened
+from ai_infra.bus.kafka.config import MAX_POLL_INTERVAL_MS
 from ai_infra.bus.kafka.consume import RestartNeededError, check_message_error, record_from_message
 from ai_infra.bus.lane import Lane
+from ai_infra.bus.membership import Membership, Place
 from ai_infra.bus.records import PendingWork
 from ai_infra.bus.restore import Restorer
 from ai_infra.bus.service import QUICK_GRACE_SECONDS, Service
@@ -44,8 +45,6 @@ HOUSEKEEPING_SECONDS: Final = 30.0
 ABORTS_IN_A_ROW: Final = 3  # one is a rebalance, a few are an outage
 PENDING_LIMIT: Final = 1_000  # pieces of work a lane may wait for before its input is paused
 
-Place = tuple[str, int]
-
 
 class Runtime:
     """Runs one service on the lanes that its group gives it, until `stop` is set."""
@@ -62,26 +61,23 @@ class Runtime:
         each_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._service = service
-        self._group = str(consumer_config["group.id"])
-        self._incremental = consumer_config.get("group.protocol") == "consumer"
-        self._consumer = opened(Consumer, consumer_config)
         self._producer = producer
         self._restorer = restorer
         self._judge = judge
         self._around = surroundings
         self._each_turn = each_turn
-        self._gauges = LaneGauges(service.name, self._group)
         self._workers = Workers(service)
         inputs = [*(t.TOPIC for t in service.listens), OperatorAction.TOPIC, f"{service.name}.retry"]  # type: ignore[attr-defined]  # bodies have TOPIC
         self._assignment = Assignment(inputs)
+        self._membership = Membership(service.name, consumer_config, self._assignment, self._give_up)
+        self._group, self._consumer = self._membership.group, self._membership.consumer
+        self._gauges = LaneGauges(service.name, self._group)
         self._lanes: dict[int, Lane] = {}
         self._positions: dict[Place, int] = {}
-        self._paused: set[Place] = set()
         self._finished: deque[Finished] = deque()  # to be decided in the next turn
         self._held: list[Finished] = []  # results of lanes that are halted, until they are resumed or go
         self._house_at = 0.0
         self._turned = time.monotonic()
-        self._joined = False
         self._aborted = (0, "")  # transactions aborted since the last commit, and why the last one was
         self._unplaced = False  # the next lane cannot be placed yet
 
@@ -97,7 +93,7 @@ class Runtime:
         return None if since < MAX_POLL_INTERVAL_MS / 1000 else f"the loop has not turned for {since:.0f} s"
 
     def check_lanes(self) -> str | None:
-        if not self._joined:
+        if not self._membership.joined:
             return "waiting for the consumer group to give this replica its lanes"
         if partial := self._assignment.partial_lanes():
             lane, missing = next(iter(partial.items()))
@@ -129,9 +125,7 @@ class Runtime:
     # -- the loop -------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
-        self._consumer.subscribe(
-            list(self._assignment.inputs), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        self._membership.join()
         try:
             while not stop.is_set():
                 self._turn()
@@ -161,7 +155,7 @@ class Runtime:
         committed = self._commit(batch, group_metadata, redo) if batch.lanes else True
         for place, offset in rewind.items():
             if committed or place not in batch.first:  # an aborted batch has been sought back to where it began
-                self._seek(place, offset)
+                self._membership.seek(place, offset)
         self._pause_and_resume()
         self._gauges.show_lag(self._consumer, lambda: self._positions)
 
@@ -278,7 +272,7 @@ class Runtime:
                     self._let_go(number)
             self._finished.extendleft(reversed(redo))
             for place, offset in batch.first.items():
-                self._seek(place, offset)
+                self._membership.seek(place, offset)
             return False
         self._aborted = (0, "")
         metrics.BUS_TRANSACTION.labels(self._service.name).observe(time.monotonic() - began)
@@ -298,46 +292,8 @@ class Runtime:
 
     # -- lanes coming and going -----------------------------------------------------------------------------------
 
-    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._joined = True
-        metrics.BUS_REBALANCES.labels(self._service.name, "assigned").inc()
-        if self._incremental:
-            if not partitions:
-                return
-            consumer.incremental_assign(partitions)
-        else:
-            consumer.assign(partitions)
-        # Nothing of a lane is read before its state is back: `_take_up_lanes` seeks and resumes.
-        if partitions:
-            consumer.pause(partitions)
-        places = [(p.topic, p.partition) for p in partitions]
-        self._paused.update(places)
-        self._assignment.add(places)
-
-    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _give_up(self, places: list[Place]) -> None:
         # Called between turns only, when no batch is open: everything decided has been committed.
-        metrics.BUS_REBALANCES.labels(self._service.name, "revoked").inc()
-        self._give_up(partitions)
-        if self._incremental:
-            if partitions:
-                consumer.incremental_unassign(partitions)
-        else:
-            consumer.unassign()
-
-    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        metrics.BUS_REBALANCES.labels(self._service.name, "lost").inc()
-        self._give_up(partitions)
-        if self._incremental:
-            if partitions:
-                consumer.incremental_unassign(partitions)
-        else:
-            consumer.unassign()
-
-    def _give_up(self, partitions: list[TopicPartition]) -> None:
-        places = [(p.topic, p.partition) for p in partitions]
-        self._assignment.remove(places)
-        for place in places:
-            self._paused.discard(place)
         for number in sorted({p for _, p in places} & self._lanes.keys()):
             del self._lanes[number]
             self._workers.orphan(number)
@@ -397,10 +353,7 @@ class Runtime:
 
     def _place(self, offsets: dict[Place, int]) -> None:
         for place, offset in offsets.items():
-            self._seek(place, offset)
-
-    def _seek(self, place: Place, offset: int) -> None:
-        self._consumer.seek(TopicPartition(place[0], place[1], offset))
+            self._membership.seek(place, offset)
 
     def _pause_and_resume(self) -> None:
         want: set[Place] = {p for lane in self._untaken_lanes() for p in self._assignment.partitions_of(lane)}
@@ -410,17 +363,11 @@ class Runtime:
             for place in self._assignment.partitions_of(number):
                 if (lane.halted or full) and place[0] != OperatorAction.TOPIC:
                     want.add(place)
-        assigned = {(p.topic, p.partition) for p in self._consumer.assignment()}
-        want &= assigned
-        if to_pause := want - self._paused:
-            self._consumer.pause([TopicPartition(t, p) for t, p in sorted(to_pause)])
-        if to_resume := (self._paused & assigned) - want:
-            self._consumer.resume([TopicPartition(t, p) for t, p in sorted(to_resume)])
-        self._paused = want
-        metrics.BUS_PAUSED.labels(self._service.name).set(len({p for _, p in want}))
+        self._membership.hold(want)
+        metrics.BUS_PAUSED.labels(self._service.name).set(len({p for _, p in self._membership.paused}))
 
     def _is_paused(self, number: int) -> bool:
-        return any(p in self._paused for p in self._assignment.partitions_of(number))
+        return any(p in self._membership.paused for p in self._assignment.partitions_of(number))
 
     # -- housekeeping ---------------------------------------------------------------------------------------------
 
