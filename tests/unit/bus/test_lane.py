@@ -22,6 +22,7 @@ from ai_infra.errors import AiInfraError
 from ai_infra.events.codec import decode_body, unframe
 from ai_infra.events.event import Record
 from ai_infra.events.generated import EventRefused, JobCancelRequested, OperatorAction, Reason
+from ai_infra.trust.exceptions import TrustError
 
 
 @pytest.fixture
@@ -226,6 +227,18 @@ def test_a_known_sender_of_an_unverifiable_record_is_told(bench: Bench) -> None:
     sender = Sender(event.id, event.hash, event.signer, event.model, None)
     bench.lane.reject(event.record, AiInfraError("not yours to say", code="not_allowed"), sender, bench.batch)
     assert bench.topics() == ["tester.dlq", "event.refused"]
+
+
+def test_bodies_that_nobody_can_read_halt_a_lane_where_a_service_sends_them_and_no_outsider_s_do(bench: Bench) -> None:
+    event = make_event("count")
+    sender = Sender(event.id, event.hash, event.signer, event.model, None)
+    unreadable = TrustError("cut short", code="undecodable_body", signer_known=True)
+    for _ in range(3 * CONSECUTIVE_FAILURES):
+        assert bench.lane.reject(event.record, unreadable, sender, bench.batch)
+    assert bench.lane.halted is None
+    unreadable.by_service = True
+    going = [bench.lane.reject(event.record, unreadable, sender, bench.batch) for _ in range(CONSECUTIVE_FAILURES)]
+    assert going == [True] * (CONSECUTIVE_FAILURES - 1) + [False]
 
 
 def test_a_timer_comes_due_once_and_survives_a_restart(bench: Bench) -> None:

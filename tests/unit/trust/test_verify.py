@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tests.properties import examples
 
+from ai_infra.events.avro import Writer
 from ai_infra.events.event import Record
 from ai_infra.events.generated import (
     ArtifactRevoked,
@@ -78,6 +79,24 @@ def refused(verifier: Verifier, record: Record) -> TrustError:
     with pytest.raises(TrustError) as caught:
         verifier.verify(record)
     return caught.value
+
+
+class Unreadable(JobCancelRequested):
+    """A body that nobody can decode."""
+
+    def write(self, out: Writer) -> None:
+        out.append(0xFF)
+
+
+def said_of(body: JobCancelRequested) -> dict[str, str]:
+    return {f.name: getattr(body, f.name) for f in fields(body)}
+
+
+def test_what_can_t_be_read_is_told_apart_by_whether_a_service_said_it(verifier: Verifier, say: Say) -> None:
+    error = refused(verifier, say("orchestrator-1", Unreadable(**said_of(CANCEL))))
+    assert (error.code, error.signer_known, error.by_service) == ("undecodable_body", True, False)
+    error = refused(verifier, say("trainer-1", STATUS))
+    assert (error.code, error.signer_known, error.by_service) == ("not_allowed", True, True)
 
 
 def test_what_an_orchestrator_may_say_is_an_event(verifier: Verifier, say: Say) -> None:
@@ -300,6 +319,8 @@ def test_a_role_can_be_narrowed_by_model_and_environment(
     assert refused(verifier, said("fraud-eu", Environment.UNKNOWN)).code == "not_allowed"
     assert refused(verifier, said("digits", Environment.DEV)).code == "not_allowed"
     whole = OperatorAction(action="dlq.redrive", target="t", arguments_json="{}", reason="r", operator="operator")
+    unreadable = say("operator-1", Unreadable(**said_of(CANCEL)), session=all_of_it)
+    assert refused(verifier, unreadable).code == "not_allowed", "whatever it says, it is not theirs to say"
     on_lane = say("operator-1", whole, session=all_of_it, key="_lane/1", lane=1)
     assert refused(verifier, on_lane).code == "not_allowed"
     verifier.verify(say("operator-1", whole, session=all_of_it, key="fraud-eu"))

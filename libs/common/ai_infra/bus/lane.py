@@ -47,6 +47,9 @@ log = structlog.get_logger(__name__)
 
 RESUME_ACTION: Final = "groups.resume"
 RENUMBER_ACTION: Final = "groups.renumber"
+# Of our own services these are a bad deploy. Of anybody else they are what its signer sent: twenty of them, by a key for
+# one model, must not stop a lane for all that are in it.
+_UNREADABLE: Final = frozenset({"undecodable_body", "unknown_schema"})
 
 
 class UndeclaredEventError(AiInfraError):
@@ -186,7 +189,7 @@ class Lane:
             return True
         self._hearing.failed(sender.event_id, sender.event_hash, record.append_time_ms)
         self._say_refused(sender, record.topic, (Reason(code=error.code, detail=str(error)),), batch)
-        if error.code in {"undecodable_body", "unknown_schema"}:
+        if error.code in _UNREADABLE and getattr(error, "by_service", False):
             return self._count_failure(error.code, str(error))
         return True
 

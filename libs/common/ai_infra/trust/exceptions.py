@@ -16,10 +16,12 @@ class TrustError(AiInfraError):
     `signer_known`: the record was signed with a session key that a key of our keyring vouched for, so the refusal can
     be answered to somebody and counts as a failure of the system, not as junk. A known key's *name* on a record is
     not enough: delegations are public.
+    `by_service`: the signer is one of our own services.
     `attributes`: the parsed headers, where there were any.
     """
 
     code = "not_trusted"
+    by_service = False
 
     def __init__(
         self,

@@ -97,12 +97,16 @@ class Verifier:
             error.attributes = attributes
             raise
         try:
+            _check_may_speak(unverified, voucher, keyring)
             self._know_schema(unverified)
             return _accept(unverified, voucher, keyring)
         except EventError as error:
-            raise Unverifiable(error.message, code=error.code, signer_known=True, attributes=attributes) from error
+            refused = Unverifiable(error.message, code=error.code, signer_known=True, attributes=attributes)
+            refused.by_service = voucher.principal.kind == SERVICE
+            raise refused from error
         except TrustError as error:
             error.signer_known, error.attributes = True, attributes
+            error.by_service = voucher.principal.kind == SERVICE
             raise
 
     def _know_schema(self, unverified: Unverified) -> None:
@@ -195,11 +199,11 @@ def check_life(voucher: Voucher, time_ms: int) -> None:
         )
 
 
-def _accept(unverified: Unverified, voucher: Voucher, keyring: Keyring) -> Event[Body]:
-    """All that is left once the signature is known to be by a session of a key of the keyring."""
-    record, attributes = unverified.record, unverified.attributes
-    delegation, key, principal = voucher.delegation, voucher.key, voucher.principal
-    check_life(voucher, record.append_time_ms)
+def _check_may_speak(unverified: Unverified, voucher: Voucher, keyring: Keyring) -> None:
+    """What can be judged without the body. First, so that who may speak of one model can't have bodies of all others
+    decoded, or schemas looked up, and be taken for somebody whose failures count there."""
+    attributes, key, delegation = unverified.attributes, voucher.key, voucher.delegation
+    check_life(voucher, unverified.record.append_time_ms)
     if key.id in keyring.revocations:
         raise RevokedKey(f"The key {key.id} is revoked: {keyring.revocations[key.id].reason}")
     if delegation.keyring > attributes.keyring:
@@ -209,8 +213,17 @@ def _accept(unverified: Unverified, voucher: Voucher, keyring: Keyring) -> Event
     event = attributes.type
     if event not in delegation.events:
         raise NotAllowed(f"The delegation by {key.id} is not for {event}.")
+    _check_role(unverified, None, voucher.principal, keyring)
+
+
+def _accept(unverified: Unverified, voucher: Voucher, keyring: Keyring) -> Event[Body]:
+    """All that is left once the signature is known to be by a session of a key of the keyring."""
+    attributes, key, principal = unverified.attributes, voucher.key, voucher.principal
+    event = attributes.type
     body = unverified.decode()
-    _check_role(unverified, body, principal, keyring)
+    environment = getattr(body, "target_env", None) or getattr(body, "env", None)
+    if environment is not None:
+        _check_role(unverified, str(environment), principal, keyring)
     speaker = SPEAKER.get(event)
     if speaker is not None and getattr(body, speaker) != principal.id:
         raise NotAllowed(f"{event} is signed by {principal.id} and names {getattr(body, speaker)!r} as {speaker}.")
@@ -218,7 +231,7 @@ def _accept(unverified: Unverified, voucher: Voucher, keyring: Keyring) -> Event
     return Event(
         body=body,
         attributes=attributes,
-        record=record,
+        record=unverified.record,
         lane=unverified.lane,
         model=unverified.model,
         hash=unverified.hash,
@@ -227,14 +240,13 @@ def _accept(unverified: Unverified, voucher: Voucher, keyring: Keyring) -> Event
     )
 
 
-def _check_role(unverified: Unverified, body: Body, principal: Principal, keyring: Keyring) -> None:
+def _check_role(unverified: Unverified, where: str | None, principal: Principal, keyring: Keyring) -> None:
+    """`where`: the environment that it is about; None for none, or one that is not known yet."""
     event, model = unverified.attributes.type, unverified.model
     if not model and event in WIDE:
         if not keyring.may_say_wide(principal, event):
             raise NotAllowed(f"{principal.id} may not say {event} of everything: that takes a role without narrowing.")
         return
-    environment = getattr(body, "target_env", None) or getattr(body, "env", None)
-    where = str(environment) if environment is not None else None
     if not keyring.may_say(principal, event, model=model or None, environment=where):
         raise NotAllowed(
             f"{principal.id} may not say {event}"
