@@ -74,6 +74,12 @@ class Known:
     awaited: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Cause id to the positions of entries that it was missing for."""
 
+    def learn(self, other: Known) -> None:
+        """Take in what concerns more events, as of the same moment."""
+        self.ids.update(other.ids)
+        self.numbers.update(other.numbers)
+        self.awaited.update(other.awaited)
+
     def heard(self, event: Event[Any]) -> Heard:
         """Whether the lane has this event already."""
         number = number_of(event)

@@ -59,8 +59,7 @@ class Around:
 
     def ends(self, lane: int) -> Mapping[Source, int]:
         """Where the lane's inputs end now, for readers of committed records. Raises KafkaUnavailableError."""
-        marks = self._admin.watermarks(input_partitions(SERVICE, self._lanes, lane))
-        return {source: mark.high for source, mark in marks.items()}
+        return self._admin.committed_ends(input_partitions(SERVICE, self._lanes, lane))
 
     def begins(self, sources: Sequence[Source]) -> Mapping[Source, int]:
         """The first offset that each source still has."""

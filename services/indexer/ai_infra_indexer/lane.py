@@ -96,6 +96,11 @@ class Lane:
         """Records that are read and not sequenced: held for a cause, or for a keyring that is being entered."""
         return len(self._backlog) + len(self._order)
 
+    @property
+    def full(self) -> frozenset[Source]:
+        """Sources of which no more should be read for now: much of them is held for causes."""
+        return self._order.full
+
     def offer(self, record: Record) -> None:
         """A record from one of the lane's inputs, in the order of its partition."""
         source = (record.topic, record.partition)
@@ -157,15 +162,19 @@ class Lane:
             arrivals = [found for item in items if (found := self._arrival(*item)) is not None]
         if not arrivals and not self._order.waits and not self._touched:
             return 0
-        held = [event for event, _ in self._order.items()]
-        known = read_known(self._connection, self.number, [*(a.item[0] for a in arrivals), *held])
-        fresh = self._fresh(arrivals, known.heard, {event.hash for event in held})
+        known = read_known(self._connection, self.number, [a.item[0] for a in arrivals])
+        fresh = self._fresh(arrivals, known.heard, {event.hash for event, _ in self._order.items()})
         placed = self._order.place(
             fresh,
-            known=known.ids.keys() & self._order.unresolved(fresh),
-            read_to=self.read_to,
+            known=known.ids.keys(),
+            read_to=self.read_to if last else {},  # what the next part brings is read and not looked at yet
             ends=lambda: self._around.ends(self.number),
         )
+        arrived = {arrival.item[0].hash for arrival in fresh}
+        if late := [item.item[0] for item in placed if item.item[0].hash not in arrived]:
+            # Asked for now and not while they were held, again with each batch: whoever may say one event can have
+            # thousands held, with 32 causes each.
+            known.learn(read_known(self._connection, self.number, late))
         events = [event for item in placed if (event := self._still_valid(item)) is not None]
         lines, after = self._lines(events)
         offsets = self._offsets() if last else {}

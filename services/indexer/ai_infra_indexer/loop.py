@@ -123,6 +123,7 @@ class Indexer:
             self._offer(message)
         for number, lane in list(self._lanes.items()):
             self._work(number, lane)
+        self._hold_back()
         for number, error in self._finality.lost().items():
             self._drop(number, error)
         if self._finality.failed is not None:
@@ -148,6 +149,16 @@ class Indexer:
             return
         if partition in self._lanes:
             self._lanes[partition].offer(record_from_message(message))
+
+    def _hold_back(self) -> None:
+        """What is held for causes has a bound, however many events name causes that never come: a source of which a
+        lane holds much is not read before some of it is placed."""
+        full = {source for lane in self._lanes.values() for source in lane.full}
+        if to_pause := full - self._paused:
+            self._consumer.pause([TopicPartition(*source) for source in sorted(to_pause)])
+        if to_resume := self._paused - full:
+            self._consumer.resume([TopicPartition(*source) for source in sorted(to_resume)])
+        self._paused = full
 
     def _work(self, number: int, lane: Lane) -> None:
         try:
@@ -217,6 +228,7 @@ class Indexer:
     def _forget(self, *numbers: int) -> None:
         for number in numbers:
             self._lanes.pop(number, None)
+        self._paused = {source for source in self._paused if source[1] not in numbers}
         self._finality.remove(*numbers)
         metrics.BUS_LANES.labels(SERVICE).set(len(self._lanes))
 

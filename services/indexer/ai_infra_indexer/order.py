@@ -4,22 +4,28 @@ Kafka orders partitions, not a lane's topics against each other: an effect may a
 held until its causes are sequenced, or until the lane's topics have been read to where they ended when it arrived: by
 then its cause, which its sender had read before it spoke, must have come. What is still missing then was never there,
 or comes late; the event goes on without it and the log records that.
+
+Whoever may say one event chooses its causes freely: ones that never come, chains and circles of them. So each event and
+each cause costs a step or two, whatever the others are; and of a source of which much is held no more is to be read
+(`full`), so that what is held has a bound.
 """
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-from ai_infra.events.values import value
-
+K = TypeVar("K")
 T = TypeVar("T")
 Source = tuple[str, int]
 """Topic and partition."""
 
+FULL: Final = 4_000  # held events of a source: effects run that far ahead of their causes, and it is some 40 MB
 
-@value()
+
+@dataclass(frozen=True, slots=True)
 class Arrival(Generic[T]):
     """An event as it arrived: its id, the causes that belong to this lane, and where it stands in Kafka."""
 
@@ -30,7 +36,7 @@ class Arrival(Generic[T]):
     item: T
 
 
-@value()
+@dataclass(frozen=True, slots=True)
 class Placed(Generic[T]):
     """An event whose turn has come. `missing`: causes that were waited for in vain."""
 
@@ -38,27 +44,30 @@ class Placed(Generic[T]):
     missing: tuple[str, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Held(Generic[T]):
     arrival: Arrival[T]
     missing: set[str]
-    barrier: Mapping[Source, int] | None
+    here: int
+    """How many of the missing are held themselves."""
+    barrier: Mapping[Source, int] | None = None
     """Where the topics ended when it began to wait; None: it has just arrived."""
+    overdue: bool = False
+    """All before the barrier was read: it waits for nothing but what is held itself."""
 
 
 class CauseOrder(Generic[T]):
     """Events of one lane that wait for their causes."""
 
-    def __init__(self) -> None:
-        self._held: list[_Held[T]] = []
+    def __init__(self, full: int = FULL) -> None:
+        self._limit = full
+        self._held: dict[_Held[T], None] = {}  # the oldest first
+        self._waiters: dict[str, dict[_Held[T], None]] = {}  # by the cause that is missing
+        self._ids: Counter[str] = Counter()  # of what is held
+        self._sources: Counter[Source] = Counter()
 
     def __len__(self) -> int:
         return len(self._held)
-
-    def unresolved(self, arrivals: Collection[Arrival[T]]) -> set[str]:
-        """Ids of causes whose presence in the log decides what `place` does now."""
-        wanted = {cause for arrival in arrivals for cause in arrival.causes}
-        return wanted.union(*(held.missing for held in self._held))
 
     def lowest_held(self, source: Source) -> int | None:
         """Offset from which a source must be read again after a restart, because of what is held; None: nothing is."""
@@ -69,13 +78,18 @@ class CauseOrder(Generic[T]):
         """Whether anything is held."""
         return bool(self._held)
 
+    @property
+    def full(self) -> frozenset[Source]:
+        """Sources of which so much is held that no more should be read before some of it is placed."""
+        return frozenset(source for source, count in self._sources.items() if count >= self._limit)
+
     def items(self) -> list[T]:
         """What is held, the oldest first."""
         return [held.arrival.item for held in self._held]
 
     def sources(self) -> set[Source]:
         """Where what is held came from."""
-        return {held.arrival.source for held in self._held}
+        return set(self._sources)
 
     def place(
         self,
@@ -87,75 +101,96 @@ class CauseOrder(Generic[T]):
     ) -> list[Placed[T]]:
         """What can be sequenced now, in order.
 
-        `known`: those of `unresolved(arrivals)` that are in the log. `read_to`: next offset by source. `ends`: the ends
+        `known`: those of the arrivals' causes that are in the log. `read_to`: next offset by source. `ends`: the ends
         of the lane's topics as of now; called only where something must begin to wait.
         """
-        known_now = set(known)
-        waiting = self._held
-        for held in waiting:
-            held.missing -= known_now
-        fresh = [_Held(a, {c for c in a.causes if c not in known_now and c != a.id}, None) for a in arrivals]
         placed: list[Placed[T]] = []
-        pending = self._release(waiting + fresh, placed)
-        starters = [held for held in pending if held.barrier is None]
-        if starters:
+        done: set[str] = set()
+        starters: list[_Held[T]] = []
+        for arrival in arrivals:
+            missing = {c for c in arrival.causes if c not in known and c not in done and c != arrival.id}
+            if missing:
+                starters.append(self._hold(arrival, missing))
+            else:
+                self._settle(Placed(arrival.item, ()), arrival.id, placed, done, held=arrival.id in self._ids)
+        if starters := [held for held in starters if held in self._held]:
             barrier = dict(ends())
             for held in starters:
                 held.barrier = barrier
-        while given_up := self._overdue(pending, read_to):
-            placed += [Placed(held.arrival.item, tuple(sorted(held.missing))) for held in given_up]
-            gone = {id(held) for held in given_up}
-            released = {held.arrival.id for held in given_up}
-            pending = self._release([h for h in pending if id(h) not in gone], placed, released=released)
-        self._held = pending
+        self._give_up(read_to, placed, done)
         return placed
 
-    @staticmethod
-    def _overdue(pending: list[_Held[T]], read_to: Mapping[Source, int]) -> list[_Held[T]]:
-        """Those that need not wait any longer: all was read that was there when they arrived, and none of their causes
-        is waiting itself. Where causes wait for each other in a circle, the oldest of it goes first."""
-        here = {held.arrival.id: held for held in pending}
-        overdue = [h for h in pending if all(read_to.get(s, 0) >= end for s, end in (h.barrier or {}).items())]
-        free = [held for held in overdue if not held.missing & here.keys()]
-        if free or not overdue:
-            return free
-        ids = {held.arrival.id for held in overdue}
-        for held in overdue:
-            seen: set[str] = set()
-            stack = [held.arrival.id]
-            while stack:
-                event_id = stack.pop()
-                if event_id in here and event_id not in seen:
-                    seen.add(event_id)
-                    stack += here[event_id].missing
-            if seen <= ids:
-                return [held]
-        return []
+    def _hold(self, arrival: Arrival[T], missing: set[str]) -> _Held[T]:
+        held = _Held(arrival, missing, here=sum(cause in self._ids for cause in missing))
+        self._held[held] = None
+        self._sources[arrival.source] += 1
+        for cause in missing:
+            self._waiters.setdefault(cause, {})[held] = None
+        if arrival.id not in self._ids:
+            for waiter in self._waiters.get(arrival.id, ()):
+                waiter.here += 1
+        self._ids[arrival.id] += 1
+        return held
 
-    @staticmethod
-    def _release(pending: list[_Held[T]], placed: list[Placed[T]], released: set[str] | None = None) -> list[_Held[T]]:
-        """Appends to `placed` whatever waits for nothing any more; returns the rest. Linear in causes."""
-        waiters: dict[str, list[_Held[T]]] = {}
-        for held in pending:
-            for cause in held.missing:
-                waiters.setdefault(cause, []).append(held)
-        gone: set[int] = set()
+    def _let_go(self, held: _Held[T]) -> Placed[T]:
+        """What is held no more; what it still lacks is missing."""
+        del self._held[held]
+        for cause in held.missing:
+            waiters = self._waiters[cause]
+            del waiters[held]
+            if not waiters:
+                del self._waiters[cause]
+        _count_down(self._sources, held.arrival.source)
+        _count_down(self._ids, held.arrival.id)
+        return Placed(held.arrival.item, tuple(sorted(held.missing)))
 
-        def settle(event_id: str) -> None:
-            stack = [event_id]
-            while stack:
-                for waiter in waiters.pop(stack.pop(), ()):
-                    waiter.missing = {c for c in waiter.missing if c in waiters}
-                    if not waiter.missing and id(waiter) not in gone:
-                        gone.add(id(waiter))
-                        placed.append(Placed(waiter.arrival.item, ()))
-                        stack.append(waiter.arrival.id)
+    def _settle(self, first: Placed[T], first_id: str, placed: list[Placed[T]], done: set[str], *, held: bool) -> None:
+        """Places an event, and with it whatever waits for nothing any more. `held`: whether one of its id was held."""
+        ready = deque([(first, first_id, held)])
+        while ready:
+            event, event_id, was_held = ready.popleft()
+            placed.append(event)
+            done.add(event_id)
+            for waiter in self._waiters.pop(event_id, ()):
+                waiter.missing.discard(event_id)
+                waiter.here -= was_held
+                if not waiter.missing or (waiter.overdue and not waiter.here):
+                    ready.append((self._let_go(waiter), waiter.arrival.id, True))
 
-        for event_id in released or ():
-            settle(event_id)
-        for held in pending:
-            if not held.missing and id(held) not in gone:
-                gone.add(id(held))
-                placed.append(Placed(held.arrival.item, ()))
-                settle(held.arrival.id)
-        return [held for held in pending if id(held) not in gone]
+    def _give_up(self, read_to: Mapping[Source, int], placed: list[Placed[T]], done: set[str]) -> None:
+        """Places those that need not wait any longer: all was read that was there when they arrived (what is full is
+        not read, and would be waited for in vain), and none of their causes is waiting itself. Where causes wait for
+        each other in a circle, the oldest of it goes first."""
+        full = self.full
+        passed: dict[int, bool] = {}  # by the barrier, which those of a batch share
+        for held in self._held:
+            barrier = held.barrier or {}
+            if id(held.barrier) not in passed:
+                passed[id(held.barrier)] = all(s in full or read_to.get(s, 0) >= end for s, end in barrier.items())
+            held.overdue = held.overdue or passed[id(held.barrier)]
+        self._place_all([held for held in self._held if held.overdue and not held.here], placed, done)
+        if stuck := [held for held in self._held if held.overdue]:
+            waiting = self._behind([held for held in self._held if not held.overdue])
+            self._place_all([held for held in stuck if held not in waiting], placed, done)
+
+    def _place_all(self, given_up: list[_Held[T]], placed: list[Placed[T]], done: set[str]) -> None:
+        for held in given_up:
+            if held in self._held:
+                self._settle(self._let_go(held), held.arrival.id, placed, done, held=True)
+
+    def _behind(self, first: list[_Held[T]]) -> set[_Held[T]]:
+        """What waits for one of these, or for what does."""
+        found: set[_Held[T]] = set()
+        stack = first
+        while stack:
+            for waiter in self._waiters.get(stack.pop().arrival.id, ()):
+                if waiter not in found:
+                    found.add(waiter)
+                    stack.append(waiter)
+        return found
+
+
+def _count_down(counts: Counter[K], key: K) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
