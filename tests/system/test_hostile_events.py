@@ -10,7 +10,9 @@ from tests.system.test_indexer_log import Town
 from ai_infra.devstack import Stack
 from ai_infra.events.compose import uuid7
 from ai_infra.events.event import Cause
+from ai_infra.readmodel import connect
 from ai_infra.settings import Settings
+from ai_infra_indexer.history import NAMED
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +37,24 @@ def test_json_deeper_than_postgres_reads_costs_an_event_its_rows_and_the_lane_no
     after = world.say("orchestrator", world.queued("job-2"))
     town.send(deep, after)
     town.await_final(deep, after)
+
+
+def test_causes_that_never_come_cost_the_log_a_few_findings_and_the_events_their_order_only(town: Town) -> None:
+    world = town.world("never-comes")
+    late = world.say("orchestrator", world.queued("late"))
+    late_id = dict(late.headers)["ce_id"].decode()
+    nobody = [Cause(uuid7(), world.lane) for _ in range(31)]
+    flood = [
+        world.say("orchestrator", world.queued(f"job-{n}"), causes=[Cause(late_id, world.lane), *nobody])
+        for n in range(20)
+    ]
+    town.send(*flood)
+    town.await_final(*flood)
+    town.send(late)
+    town.await_final(late)
+    with connect(town.settings.database.url, autocommit=True) as connection:
+        rows = connection.execute(
+            "SELECT kind, count(*) FROM findings JOIN entries USING (lane, position) WHERE model = %s GROUP BY kind",
+            (world.model,),
+        ).fetchall()
+    assert dict(rows) == {"missing_cause": 20 * NAMED, "late_cause": NAMED}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from ai_infra.events.event import Event
 from ai_infra.events.generated import EventRefused
@@ -16,6 +16,10 @@ from ai_infra.events.values import value
 
 Number = tuple[str, int, int]
 """(producer, epoch, seq)"""
+
+# Findings of a kind about one event. Each is an event of its own in the log for ever, and who may say one event names
+# 32 causes that never come; or, a thousand times, one that comes at last. `missing_causes` has them all.
+NAMED: Final = 4
 
 
 class Verdict(StrEnum):
@@ -114,17 +118,18 @@ class Known:
                 and not _refuses(event, cause.id)
             )
         )
-        for cause in missing:
+        for cause in missing[:NAMED]:
             detail = f"cause {cause} is not in lane {self.lane} before position {position}"
             findings.append(Finding(position, "missing_cause", cause, event.id, detail))
-        for effect in self.awaited.pop(event.id, ()):
+        for effect in self.awaited.pop(event.id, ())[:NAMED]:
             detail = f"this event is a cause of the entry at position {effect}, which was sequenced before it"
             findings.append(Finding(position, "late_cause", str(effect), event.id, detail))
         self.ids.setdefault(event.id, (position, event.hash))
         if number is not None:
             self.numbers.setdefault(number, (position, event.hash))
         for cause in missing:
-            self.awaited[cause] = (*self.awaited.get(cause, ()), position)
+            if len(effects := self.awaited.get(cause, ())) < NAMED:
+                self.awaited[cause] = (*effects, position)
         return Judgement(verdict, tuple(findings), missing)
 
 

@@ -6,7 +6,8 @@ durable. It reads no clock and talks to nobody but Postgres and those it was giv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -20,7 +21,7 @@ from ai_infra.trust.keyring import Keyring
 from ai_infra_indexer import SERVICE
 from ai_infra_indexer.exceptions import EntryTooLarge
 from ai_infra_indexer.handover import Handover
-from ai_infra_indexer.history import Heard
+from ai_infra_indexer.history import Finding, Heard
 from ai_infra_indexer.kernel import ChainSigner
 from ai_infra_indexer.order import Arrival, CauseOrder, Placed, Source
 from ai_infra_indexer.refusals import Refusal, refusal_of
@@ -194,10 +195,18 @@ class Lane:
             self._touched.clear()
         metrics.INDEXER_ENTRIES.labels(str(self.number)).inc(len(lines))
         metrics.INDEXER_POSITION.labels(str(self.number), "projected").set(after.size)
-        for finding in done.findings:
-            metrics.INDEXER_FINDINGS.labels(finding.kind).inc()
-            log.warning("finding", lane=self.number, position=finding.position, kind=finding.kind, what=finding.detail)
+        self._tell(done.findings)
         return len(lines)
+
+    def _tell(self, findings: Sequence[Finding]) -> None:
+        """A line for each kind: each finding is in the log, and a batch can have thousands."""
+        first: dict[str, Finding] = {}
+        counts = Counter(finding.kind for finding in findings)
+        for finding in findings:
+            first.setdefault(finding.kind, finding)
+        for kind, f in first.items():
+            metrics.INDEXER_FINDINGS.labels(kind).inc(counts[kind])
+            log.warning("finding", lane=self.number, kind=kind, count=counts[kind], position=f.position, what=f.detail)
 
     def _arrival(self, source: Source, offset: int, record: Record) -> _Arrival | None:
         original = record

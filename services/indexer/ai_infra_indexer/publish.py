@@ -34,7 +34,7 @@ from ai_infra_indexer.entry import Link
 from ai_infra_indexer.exceptions import IndexerError
 from ai_infra_indexer.handover import Handed
 from ai_infra_indexer.order import Source
-from ai_infra_indexer.refusals import Refusal, any_unsaid, read_unsaid
+from ai_infra_indexer.refusals import MAX_SAID, Refusal, any_unsaid, read_unsaid
 from ai_infra_indexer.store import Connection, read_offsets, read_positions
 
 MAX_MESSAGES: Final = 5_000  # in one transaction: it must end well within its time-out
@@ -138,8 +138,12 @@ class Publisher:
         messages = [self._outgoing(lane, entry.event_id, entry.message) for entry in handed] or self._read(
             connection, position, checkpoint, lane
         )
+        findings = self._findings(connection, lane, position.size, position.size + len(messages))
+        if len(findings) > MAX_SAID and (end := findings[MAX_SAID][0]) > position.size:
+            findings = [finding for finding in findings if finding[0] < end]
+            del messages[end - position.size :]
         after = replace(position, size=position.size + len(messages))
-        for finding in self._findings(connection, lane, position.size, after.size):
+        for finding in findings:
             after, said = self._say_finding(lane, after, finding)
             messages.append(said)
         for withheld in self._found.take(lane) if self._found is not None else ():

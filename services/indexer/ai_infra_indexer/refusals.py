@@ -77,23 +77,26 @@ def refusal_of(record: Record, original: Record, error: AiInfraError, lanes: int
 
 def note_refusals(connection: Any, lane: int, refusals: Iterable[Refusal]) -> None:
     """Into the outbox, in the transaction that is open."""
-    for r in refusals:
-        connection.execute(
+    with connection.cursor() as cursor:
+        cursor.executemany(
             "INSERT INTO unsaid_refusals (lane, topic, kafka_offset, event_id, event_type, event_hash, signer, model, "
             "code, detail, traceparent) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            (
-                lane,
-                r.topic,
-                r.offset,
-                uuid.UUID(r.event_id),
-                r.event_type,
-                r.event_hash,
-                r.signer,
-                r.model,
-                r.code,
-                r.detail,
-                r.traceparent,
-            ),
+            [
+                (
+                    lane,
+                    r.topic,
+                    r.offset,
+                    uuid.UUID(r.event_id),
+                    r.event_type,
+                    r.event_hash,
+                    r.signer,
+                    r.model,
+                    r.code,
+                    r.detail,
+                    r.traceparent,
+                )
+                for r in refusals
+            ],
         )
 
 

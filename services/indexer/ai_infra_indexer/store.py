@@ -19,7 +19,7 @@ from ai_infra.events.generated import AuditFinding
 from ai_infra_indexer.applying import apply
 from ai_infra_indexer.copying import copy_history, copy_log
 from ai_infra_indexer.exceptions import LaneLost, ProjectionRefused
-from ai_infra_indexer.history import Finding, Judgement, Known, Number, Verdict, number_of
+from ai_infra_indexer.history import NAMED, Finding, Judgement, Known, Number, Verdict, number_of
 from ai_infra_indexer.order import Source
 from ai_infra_indexer.projection import RowChange, project
 from ai_infra_indexer.projection.version import PROJECTION
@@ -103,9 +103,9 @@ def read_known(connection: Connection, lane: int, events: Sequence[Event[Any]]) 
     if numbers:
         known.numbers = _read_numbers(connection, lane, numbers)
     rows = connection.execute(
-        "SELECT cause_id::text, array_agg(position ORDER BY position) FROM missing_causes "
+        "SELECT cause_id::text, (array_agg(position ORDER BY position))[1:%s] FROM missing_causes "
         "WHERE lane = %s AND cause_id = ANY(%s::uuid[]) GROUP BY cause_id",
-        (lane, _uuids(event.id for event in events)),
+        (NAMED, lane, _uuids(event.id for event in events)),
     )
     known.awaited = {cause: tuple(positions) for cause, positions in rows}
     return known
@@ -233,22 +233,16 @@ def _why(error: psycopg.Error) -> str:
 
 def write_findings(connection: Connection, lane: int, findings: Sequence[Finding]) -> None:
     """Write down what an auditor should know."""
-    for finding in findings:
-        producer, epoch, seq = finding.number or (None, None, None)
-        connection.execute(
+    if not findings:
+        return
+    with connection.cursor() as cursor:
+        cursor.executemany(
             "INSERT INTO findings (lane, position, kind, about, event_id, producer, epoch, seq, detail) "
             "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            (
-                lane,
-                finding.position,
-                finding.kind,
-                finding.about,
-                finding.event_id,
-                producer,
-                epoch,
-                seq,
-                finding.detail,
-            ),
+            [
+                (lane, f.position, f.kind, f.about, f.event_id, *(f.number or (None, None, None)), f.detail)
+                for f in findings
+            ],
         )
 
 

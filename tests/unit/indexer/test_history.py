@@ -7,7 +7,7 @@ from typing import Any
 
 from ai_infra.events.event import Cause
 from ai_infra.events.generated import EventRefused, JobStatusKind, Reason
-from ai_infra_indexer.history import Heard, Known, Verdict
+from ai_infra_indexer.history import NAMED, Heard, Known, Verdict
 
 
 def test_the_same_signed_event_is_heard_once(world: Any) -> None:
@@ -90,3 +90,16 @@ def test_a_cause_that_is_missing_and_named_twice_is_noted_once(world: Any) -> No
     judged = Known(world.lane).judge(event, 0)
     assert judged.missing == (nobody.id,)
     assert [finding.about for finding in judged.findings] == [nobody.id]
+
+
+def test_what_an_event_lacks_and_what_it_was_lacking_for_is_told_by_a_few_findings(world: Any) -> None:
+    verifier, known = world.verifier(), Known(world.lane)
+    cause = verifier.verify(world.say("orchestrator", world.queued()))
+    nobody = [Cause(f"0190b5a0-0000-7000-8000-{n:012}", world.lane) for n in range(31)]
+    for position in range(40):
+        effect = verifier.verify(world.say("orchestrator", world.queued(f"job-{position}"), causes=[cause, *nobody]))
+        judged = known.judge(effect, position)
+        assert len(judged.missing) == 32
+        assert [finding.kind for finding in judged.findings] == ["missing_cause"] * NAMED
+    late = known.judge(cause, 40).findings
+    assert [(finding.kind, finding.about) for finding in late] == [("late_cause", str(n)) for n in range(NAMED)]
