@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ai_infra.bus.replay import Known, Placed, Replayed, replay
 from ai_infra.events.event import Event
-from ai_infra.events.generated import ManifestSignature, PromotionDecided, PromotionStatus
+from ai_infra.events.generated import ManifestSignature, OperatorAction, PromotionDecided, PromotionStatus
 from ai_infra.manifest.decision import sign_decision, unverified_decision
 from ai_infra.manifest.registration import Registration, sign_registration
 from ai_infra.trust.keyring import MANIFEST, PROMOTION, Key
@@ -187,6 +187,39 @@ def test_rules_that_are_not_there_any_more_are_a_difference(new_world: Any) -> N
     other = replace(changed, body=replace(changed.body, rules="canary/v0"))
     _, canary = replayed(in_log([other if e is changed else e for e in world.log]))
     assert "there are no rules 'canary/v0', only canary/v1" in canary.differences[0].given
+
+
+def test_a_log_that_went_on_in_another_kafka_is_replayed_as_one(new_world: Any) -> None:
+    """Offsets began anew there, in a new epoch, and what was pending was said again under its old id."""
+    world = story_of(new_world)
+    before, first = list(world.log), {topic: len(events) for topic, events in world.topics.items()}
+    world.register("C")
+    world.evaluate("C", 950_000)
+    world.request("p-C", "C", expected_current_artifact_id="nothing-like-it")
+    world.settle()
+
+    def later(event: Event[Any]) -> Event[Any]:
+        record = replace(event.record, offset=event.record.offset - first.get(event.type, 0))
+        epoch = None if event.producer is None else 2
+        return replace(event, record=record, attributes=replace(event.attributes, epoch=epoch))
+
+    pending = next(e for e in before if isinstance(e.body, PromotionDecided))
+    repeated = replace(pending, attributes=replace(pending.attributes, epoch=2, seq=0))
+    restored = world.say(
+        OperatorAction(
+            action="restore",
+            target="bus/0",
+            arguments_json=f'{{"size":{len(before)}}}',
+            reason="gone",
+            operator="op",
+        )
+    )
+    after = [later(e) for e in world.log[len(before) :] if e is not restored]
+    # The first of the new cluster may be in the log before the word that there is one.
+    promoter, canary = replayed(in_log([*before, repeated, after[0], restored, *after[1:]]))
+    assert (promoter.differences, promoter.unanswered) == ([], [])
+    assert (canary.differences, canary.unanswered) == ([], [])
+    assert any(e.type == "canary.status" and e.body.state == "refused" for e in after)
 
 
 def resigned(said: PromotionDecided) -> str:

@@ -56,14 +56,14 @@ def replay(replayer: Replayer, lane: int, placed: Iterable[Placed], known: Known
     outputs: dict[str, list[Placed]] = defaultdict(list)
     causes: dict[str, tuple[Cause, ...]] = {}
     events = list(placed)
-    lost, said_before = _lost_at(events), set[str]()
+    lost = _lost_at(events)
     for each in (replace(p, cluster=bisect_right(lost, p.position)) for p in events) if lost else events:
         event = each.event
-        causes.setdefault(event.id, event.causes)
+        if event.id in causes:
+            continue  # said again after its state was lost: what it means is known
+        causes[event.id] = event.causes
         if event.producer == f"{replayer.service}/{lane}" and hasattr(event.body, "rules"):
-            if event.id not in said_before:  # else it is said again, after its state was lost
-                outputs[event.model].append(each)
-            said_before.add(event.id)
+            outputs[event.model].append(each)
         elif isinstance(event.body, replayer.listens):
             inputs[event.model].append(each)
     for model in sorted(inputs.keys() | outputs.keys()):
