@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_infra.bus.state import LaneState
+from ai_infra.bus.state import LaneState, encode_record
 
 from .lane_bench import Bench, Counted, Errand, make_event, make_service
 
 IDS = st.sampled_from(["a", "b", "c"])
 TYPES = st.sampled_from([Counted, Errand])
-CHANGES = st.lists(st.tuples(st.sampled_from(["put", "delete"]), TYPES, IDS, st.integers(0, 5)), max_size=12)
+CHANGES = st.lists(st.tuples(st.sampled_from(["put", "fit", "delete"]), TYPES, IDS, st.integers(0, 5)), max_size=12)
 
 
 def change(state: LaneState, changes: list[tuple[str, type, str, int]]) -> None:
@@ -23,13 +23,19 @@ def change(state: LaneState, changes: list[tuple[str, type, str, int]]) -> None:
         if what == "delete":
             state.delete(record_type, record_id)
         else:
-            state.put(record_id, Counted(number) if record_type is Counted else Errand(str(number)))
+            put = state.put if what == "put" else state.put_fitting
+            put(record_id, Counted(number) if record_type is Counted else Errand(str(number)))
 
 
 def everything(state: LaneState) -> tuple[dict[tuple[str, str], object], dict[str, bytes | None]]:
     """What `decide` would read, and what a commit would write."""
     read = {(t.__name__, i): r for t in (Counted, Errand) for i, r in state.all(t)}
-    return read, dict(state.changes())
+    written = dict(state.changes())
+    for key, value in written.items():
+        name, _, record_id = key.partition("/")
+        record = next((r for (n, i), r in read.items() if (n, i) == (name, record_id)), None)
+        assert value == (None if record is None else encode_record(record))
+    return read, written
 
 
 @given(committed=CHANGES, earlier=CHANGES, failed=CHANGES, later=CHANGES)

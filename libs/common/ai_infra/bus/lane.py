@@ -33,7 +33,7 @@ from ai_infra.bus.halts import FailureRun, JunkBudget
 from ai_infra.bus.hearing import Hearing
 from ai_infra.bus.records import RUNTIME_RECORDS, SELF, Halt, PendingTimer, PendingWork
 from ai_infra.bus.refusing import Sender, refusal, refusal_id
-from ai_infra.bus.state import LaneState, StateTooLargeError, check_fits
+from ai_infra.bus.state import LaneState, StateTooLargeError
 from ai_infra.bus.voice import Surroundings, Voice
 from ai_infra.errors import AiInfraError
 from ai_infra.events.compose import consequence_id
@@ -307,8 +307,7 @@ class Lane:
         for change in decision.state:
             match change:
                 case Put(id=record_id, record=record):
-                    check_fits(record_id, record)
-                    self.state.put(record_id, record)
+                    self.state.put_fitting(record_id, record)
                 case Delete(record_type=record_type, id=record_id):
                     self.state.delete(record_type, record_id)
         for timer in decision.timers:
@@ -330,8 +329,7 @@ class Lane:
             if self.state.get(PendingWork, key) is not None:
                 continue
             pending = _pending(work.kind, work.id, work.args, 1, origin)
-            check_fits(key, pending)
-            self.state.put(key, pending)
+            self.state.put_fitting(key, pending)
             self._pending += 1
             self.to_start.append(pending)
 

@@ -42,6 +42,7 @@ class LaneState:
         self._names: dict[type, str] = {t: name for name, t in self._types.items()}
         self._committed: dict[str, dict[str, Any]] = {name: {} for name in self._types}
         self._open: dict[tuple[str, str], Any] = {}  # None: deleted
+        self._encoded: dict[tuple[str, str], bytes] = {}  # of the open batch, where it was needed already
         self._undo: list[tuple[tuple[str, str], Any]] = []  # what the changes since the savepoint replaced
         self.counter = 0  # number of the last record that was loaded: new ones go on behind it
 
@@ -65,6 +66,18 @@ class LaneState:
 
     def put(self, record_id: str, record: Any) -> None:
         self._change((self._known(type(record)), record_id), record)
+
+    def put_fitting(self, record_id: str, record: Any) -> None:
+        """Puts a record. Raises StateTooLargeError for one that the state topic would not take."""
+        name, encoded = self._known(type(record)), encode_record(record)
+        size = len(record_id.encode()) + len(encoded)
+        if size > MAX_RECORD_BYTES:
+            raise StateTooLargeError(
+                f"the state record {name}/{record_id[:100]} has {size} bytes, {MAX_RECORD_BYTES} at most: keep large "
+                "things in the object store, and long lists in records of their own"
+            )
+        self._change((name, record_id), record)
+        self._encoded[(name, record_id)] = encoded
 
     def delete(self, record_type: type, record_id: str) -> None:
         name = self._known(record_type)
@@ -90,7 +103,7 @@ class LaneState:
             if record is None:
                 yield f"{name}/{record_id}", None
             elif self._committed[name].get(record_id) != record:
-                yield f"{name}/{record_id}", encode_record(record)
+                yield f"{name}/{record_id}", self._encoded.get((name, record_id)) or encode_record(record)
 
     @property
     def changed(self) -> bool:
@@ -106,6 +119,7 @@ class LaneState:
 
     def rollback(self) -> None:
         self._open.clear()
+        self._encoded.clear()
         self._undo.clear()
 
     def load(self, key: str, value: bytes | None) -> None:
@@ -127,6 +141,7 @@ class LaneState:
         self._set(place, record)
 
     def _set(self, place: tuple[str, str], record: Any) -> None:
+        self._encoded.pop(place, None)
         if record is _MISSING:
             self._open.pop(place, None)
         else:
@@ -147,16 +162,6 @@ class LaneState:
 def record_name(record_type: type) -> str:
     """Name of a record type in state keys: its class's name, or `STATE_NAME` where it has one."""
     return cast("str", getattr(record_type, "STATE_NAME", record_type.__name__))
-
-
-def check_fits(record_id: str, record: Any) -> None:
-    """Raise StateTooLargeError for a record that the state topic would not take."""
-    size = len(record_id.encode()) + len(encode_record(record))
-    if size > MAX_RECORD_BYTES:
-        raise StateTooLargeError(
-            f"the state record {record_name(type(record))}/{record_id[:100]} has {size} bytes, {MAX_RECORD_BYTES} at "
-            "most: keep large things in the object store, and long lists in records of their own"
-        )
 
 
 def encode_record(record: Any) -> bytes:
