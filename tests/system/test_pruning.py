@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -266,7 +267,8 @@ def test_rows_stay_when_the_archive_was_changed_and_the_indexer_says_so_until_th
     at = right.data.index(b'"append_time_ms"') + 20
     forged = right.data[:at] + bytes([right.data[at] ^ 1]) + right.data[at + 1 :]
     etag = log.store.put_if_match(path, forged, right.etag).etag
-    pruner = Pruner(lambda: [0], log.connect, log.archived, log.roots, 1, clock=lambda: datetime.now(UTC) + 25 * SOON)
+    later = lambda: datetime.now(UTC) + 25 * SOON  # noqa: E731 - a clock
+    pruner = Pruner(lambda: [0], log.connect, log.archived, log.roots, 1, threading.Event(), clock=later)
     pruner.look()
     said = pruner.check()
     assert said is not None

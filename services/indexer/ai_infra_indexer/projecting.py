@@ -2,17 +2,15 @@
 
 The log goes on either way: what is entered into a lane never depends on the rows that older entries have. Small lanes
 are projected anew at once, beside the live rows; large ones wait for a person to choose the time, and until then
-/readyz, `status` and a metric say so. It has a thread of its own: the loop that sequences waits for nothing of this.
+/readyz, `status` and a metric say so. The loop that sequences waits for nothing of this.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-import psycopg
 import structlog
 
 from ai_infra.errors import AiInfraError
@@ -46,15 +44,6 @@ class ProjectionWatch:
         self._outdated: dict[int, LaneProjection] = {}
         self._shown: set[int] = set()
         self._not_before: dict[int, float] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="projection", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends the thread; it isn't waited for: what it has begun leaves the live rows as they are."""
-        self._stop.set()
 
     def check(self) -> str | None:
         """Which lanes' rows are of another projection; None where none are."""
@@ -94,11 +83,3 @@ class ProjectionWatch:
             metrics.INDEXER_PROJECTION_OUTDATED.remove(str(number))  # another replica shows it now
         self._shown = numbers
         self._outdated = {lane.lane: lane for lane in found if not lane.current}
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self.look()
-            except (AiInfraError, psycopg.Error) as error:
-                log.info("projections not looked at", why=str(error))  # Postgres away: the lanes say that louder
-            self._stop.wait(LOOK_SECONDS)

@@ -1,7 +1,7 @@
 """Prunes the lanes that a replica holds, as their entries come to be older than AI_INFRA_HOT_DAYS.
 
-On a thread of its own and with a rest after each step as long as the step, so that the loop that sequences hardly
-notices. It waits for nobody: what is away is asked again at the next look.
+With a rest after each step as long as the step, so that the loop that sequences hardly notices. It waits for nobody:
+what is away is asked again at the next look.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import psycopg
 import structlog
 
-from ai_infra.errors import AiInfraError
 from ai_infra.telemetry import metrics
 from ai_infra.trust.keyring import Roots
 from ai_infra_indexer.archived import ArchivedLane
@@ -37,6 +35,7 @@ class Pruner:
         archived: Callable[[int], ArchivedLane],
         roots: Roots,
         hot_days: int,
+        stop: threading.Event,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -48,15 +47,7 @@ class Pruner:
         self._clock = clock
         self._refused: dict[int, PruningRefused] = {}
         self._shown: set[int] = set()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pruner", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends the thread; it isn't waited for: a step is done wholly or not at all."""
-        self._stop.set()
+        self._stop = stop
 
     def check(self) -> str | None:
         """What the archive has otherwise than Postgres; None where nothing was found."""
@@ -89,11 +80,3 @@ class Pruner:
             log.error("old rows not pruned", lane=lane, code=error.code, why=str(error))
         except LaneLost as error:
             log.info("old rows not pruned", lane=lane, why=str(error))  # taken by nobody yet, or pruned by a command
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self.look()
-            except (AiInfraError, psycopg.Error) as error:
-                log.warning("old rows not pruned", why=str(error))
-            self._stop.wait(LOOK_SECONDS)

@@ -1,12 +1,11 @@
 """How near a lane's oldest unread input is to being deleted by Kafka: what the log never had can't be rebuilt.
 
-It looks on a thread of its own, so that it tells the truth while the lanes stand still, whatever they wait for: by the
-places in Postgres, and while Postgres is away by their copy in Kafka. It only reports; it moves nothing.
+It tells the truth while the lanes stand still, whatever they wait for: by the places in Postgres, and while Postgres is
+away by their copy in Kafka. It only reports; it moves nothing.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -60,15 +59,6 @@ class RetentionWatch:
         self._oldest: dict[int, Oldest] = {}
         self._known: dict[Source, int] = {}
         self._shown: set[int] = set()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends the thread; it isn't waited for, since it changes nothing."""
-        self._stop.set()
 
     def check(self) -> str | None:
         """Which lane is in danger, and of what; None where none is."""
@@ -115,12 +105,3 @@ class RetentionWatch:
             places = {s: max(self._known.get(s, 0), offset or 0) for s, offset in copied.items()}
         self._known = {source: places.get(source, 0) for source in sources}
         return self._known
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self.look()
-            except AiInfraError as error:
-                # What was seen last stays on show: an outage makes nothing younger.
-                log.warning("retention not looked at", code=error.code, why=str(error))
-            self._stop.wait(LOOK_SECONDS)

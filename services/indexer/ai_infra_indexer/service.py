@@ -26,19 +26,24 @@ from ai_infra_indexer import SERVICE
 from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.companions import archive_companions, archive_schema
+from ai_infra_indexer.completeness.watch import LOOK_SECONDS as COMPLETENESS_SECONDS
 from ai_infra_indexer.completeness.watch import CompletenessWatch
 from ai_infra_indexer.finality import Finality, FinalLane, note_checkpoint
 from ai_infra_indexer.handover import MAX_BYTES, Handover
 from ai_infra_indexer.heads import HeadsWriter
 from ai_infra_indexer.inputs import Around
 from ai_infra_indexer.lane import Lane
+from ai_infra_indexer.looking import Looked, looking
 from ai_infra_indexer.loop import Indexer, placed
 from ai_infra_indexer.order import Source
+from ai_infra_indexer.projecting import LOOK_SECONDS as PROJECTION_SECONDS
 from ai_infra_indexer.projecting import ProjectionWatch
+from ai_infra_indexer.pruner import LOOK_SECONDS as PRUNING_SECONDS
 from ai_infra_indexer.pruner import Pruner
 from ai_infra_indexer.publish import Publisher, read_position
 from ai_infra_indexer.replay import LaneVerifier
 from ai_infra_indexer.reprojection import Reprojected, reproject
+from ai_infra_indexer.retention import LOOK_SECONDS as RETENTION_SECONDS
 from ai_infra_indexer.retention import RetentionWatch
 from ai_infra_indexer.signing import LogKeys
 from ai_infra_indexer.store import Connection, read_offsets
@@ -67,12 +72,14 @@ def main(settings: Settings, stop: threading.Event) -> int:
         process.keys_open = True
         projection = ProjectionWatch(indexer.held, lambda: open_connection(settings), anew(settings))
         retention = RetentionWatch(settings, indexer.held, lambda: open_connection(settings))
+        enough = threading.Event()  # nobody looks at the lanes any more
         pruner = Pruner(
             indexer.held,
             lambda: open_connection(settings),
             archive_of(settings),
             load_roots(settings),
             settings.log.hot_days,
+            enough,
         )
         process.serving(
             {
@@ -90,17 +97,14 @@ def main(settings: Settings, stop: threading.Event) -> int:
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 20)
         log.info("service up", service=SERVICE, origin=settings.log.origin, lanes=settings.log.lanes)
-        retention.start()
-        projection.start()
-        pruner.start()
-        completeness.start(indexer.held)
-        try:
+        with looking(
+            enough,
+            Looked("retention", retention.look, RETENTION_SECONDS),
+            Looked("projection", projection.look, PROJECTION_SECONDS),
+            Looked("pruner", pruner.look, PRUNING_SECONDS),
+            Looked("completeness", lambda: completeness.look(indexer.held()), COMPLETENESS_SECONDS),
+        ):
             indexer.run(stop)
-        finally:
-            retention.close()
-            projection.close()
-            pruner.close()
-            completeness.close()
 
     return keep_running(SERVICE, SAYS, settings, stop, serve)
 

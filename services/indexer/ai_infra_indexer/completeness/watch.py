@@ -1,6 +1,6 @@
 """The numbers of a lane's producers, kept up to date beside the indexer: what is missing for certain is said.
 
-It looks on a thread of its own and at what is in Postgres, so it holds up nothing. A gap counts once the lane's topics
+It looks at what is in Postgres, so it holds up nothing. A gap counts once the lane's topics
 have been read to where they ended after the gap was seen: what was committed before the later number is below that. In
 memory it keeps ranges of numbers, which are few however long the log is. It only reports; nothing is refused for it.
 """
@@ -13,13 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import psycopg
 import structlog
 
 from ai_infra.bus.kafka.admin import KafkaAdmin
 from ai_infra.bus.kafka.topics import input_partitions
 from ai_infra.bus.kafka.unread import first_unread
-from ai_infra.errors import AiInfraError
 from ai_infra.events.generated import AuditFinding, FindingKind
 from ai_infra.events.identifiers import consequence_id
 from ai_infra.settings import Settings
@@ -124,15 +122,6 @@ class CompletenessWatch:
         self._lanes: dict[int, _Lane] = {}
         self._unsaid: dict[int, dict[str, Withheld]] = {}
         self._guard = threading.Lock()
-        self._stop = threading.Event()
-
-    def start(self, lanes: Callable[[], Iterable[int]]) -> None:
-        """Watch the lanes that `lanes` names from now on."""
-        threading.Thread(target=self._run, args=(lanes,), name="completeness", daemon=True).start()
-
-    def close(self) -> None:
-        """Ends the thread; it isn't waited for, since it changes nothing."""
-        self._stop.set()
 
     def unsaid(self, lane: int) -> bool:
         """Whether there is a finding to say."""
@@ -240,15 +229,6 @@ class CompletenessWatch:
                 log.error("withheld", lane=lane, what=item.body().detail, position=item.position)
                 with self._guard:
                     self._unsaid.setdefault(lane, {})[item.id] = item
-
-    def _run(self, lanes: Callable[[], Iterable[int]]) -> None:
-        while not self._stop.is_set():
-            try:
-                self.look(lanes())
-            except (AiInfraError, psycopg.Error) as error:
-                # What was seen last stays on show: an outage makes nothing complete.
-                log.warning("completeness not looked at", why=str(error))
-            self._stop.wait(LOOK_SECONDS)
 
 
 def _from_history(connection: Connection, lane: int, size: int) -> _Lane:
