@@ -13,6 +13,7 @@ must never overwrite an object by accident: every put says what it expects to fi
         .download(uri, path, expected_sha256, *, max_bytes=None, version_id=None) -> Digest
         .list(prefix_uri) -> Iterator[Listed]                     .versions(prefix_uri) -> Iterator[Version]
         .extend_lock(uri, lock, *, version_id=None)               .legal_hold(uri, on, *, version_id=None)
+        .locked(uri, *, version_id=None) -> (Lock | None, held)
         .delete(uri, *, version_id=None, bypass_governance=False)
     model.py     Lock(mode, until), Put, Stored, Head, Content, Digest, Listed, Version
     uri.py       Location.parse("s3://bucket/key"), join(uri, path), object_uri(bucket, key)

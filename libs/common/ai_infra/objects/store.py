@@ -11,10 +11,13 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from datetime import UTC, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
+
+from botocore.exceptions import ClientError
 
 from ai_infra.objects.connection import connect, error_code, request
 from ai_infra.objects.exceptions import Conflict, NotFound, ObjectsUnavailable
@@ -238,6 +241,25 @@ class ObjectStore:
             legal_hold=answer.get("ObjectLockLegalHoldStatus") == "ON",
         )
 
+    def locked(self, uri: str, *, version_id: str | None = None) -> tuple[Lock | None, bool]:
+        """The retention of an object, and whether it is held. Raises NotFound.
+
+        Of a version that is named it asks for both: not every store tells a lock of a covered version with `head`.
+        """
+        if version_id is None:
+            head = self.head(uri)
+            return head.lock, head.legal_hold
+        location = Location.parse(uri)
+        where = {"Bucket": location.bucket, "Key": location.key, **_version(version_id)}
+        retention: dict[str, Any] = {}
+        status = None
+        with request("lock", uri), _unlocked_is_none():
+            retention = self.client.get_object_retention(**where).get("Retention", {})
+        with request("hold", uri), _unlocked_is_none():
+            status = self.client.get_object_legal_hold(**where).get("LegalHold", {}).get("Status")
+        mode, until = retention.get("Mode"), retention.get("RetainUntilDate")
+        return (Lock(LockMode(mode), until.astimezone(UTC)) if mode and until else None), status == "ON"
+
     def exists(self, uri: str) -> bool:
         """Whether there is a current version."""
         try:
@@ -314,6 +336,16 @@ class ObjectStore:
                 self.client.delete_object(Bucket=location.bucket, Key=location.key, **_version(version_id), **bypass)
         except NotFound:
             return
+
+
+@contextmanager
+def _unlocked_is_none() -> Iterator[None]:
+    """What a store answers of an object that has no lock is no error."""
+    try:
+        yield
+    except ClientError as error:
+        if error_code(error) != "NoSuchObjectLockConfiguration":
+            raise
 
 
 def _version(version_id: str | None) -> dict[str, str]:

@@ -4,6 +4,7 @@ from ai_infra_indexer.cli.audit import audit
 from ai_infra_indexer.cli.checkpoint import checkpoint
 from ai_infra_indexer.cli.complete import complete
 from ai_infra_indexer.cli.export import export
+from ai_infra_indexer.cli.locks import hold, retention
 from ai_infra_indexer.cli.proof import prove
 from ai_infra_indexer.cli.prune import prune_command
 from ai_infra_indexer.cli.rebuild import rebuild_command
@@ -17,6 +18,8 @@ audit.command()(prove)
 audit.add_typer(checkpoint, name="checkpoint")
 audit.command()(complete)
 audit.command()(export)
+audit.add_typer(hold, name="hold")
+audit.add_typer(retention, name="retention")
 audit.command()(replay)
 audit.command()(witness)
 
