@@ -11,12 +11,14 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from tests.conftest import IN_DOCKER, ROOT, SESSION_MS
-from tests.faults.flow import DATASET, SECONDS, SERVICES, Flow, make_repository, until
+from tests.faults.flow import DATASET, SECONDS, SERVICES, SMALL, SOAK, Flow, make_repository, until
 
 from ai_infra.bus.announce import publish_policy
-from ai_infra.client import Client, Promotion, PromotionRejectedError
+from ai_infra.bus.kafka.topics import create_topics
+from ai_infra.client import Client, Job, Promotion, PromotionRejectedError
 from ai_infra.devstack import Stack, claimed_name
 from ai_infra.events.event import Event
 from ai_infra.events.generated import (
@@ -61,7 +63,13 @@ class Town(Flow):
         self.stack.kill("kafka", signal.SIGKILL)
         shutil.rmtree(self.stack.directory / "kafka" / "data")
         self.stack.start("kafka")
-        assert (done := self.cli("topics", "create")).returncode == 0, done.stderr
+        create_topics(self.settings)
+
+    def lose_postgres(self) -> None:
+        url = self.settings.database.url
+        with psycopg.connect(url.rpartition("/")[0] + "/postgres", autocommit=True) as connection:
+            connection.execute("DROP DATABASE ai_infra WITH (FORCE)")
+            connection.execute("CREATE DATABASE ai_infra")
 
     def restore(self, *services: str) -> dict[str, Any]:
         chosen = [word for service in services for word in ("--service", service)]
@@ -86,6 +94,17 @@ class Town(Flow):
     def go_on(self) -> None:
         self.client = Client(self.settings)
         self.start(*((service, 0) for service in SERVICES))
+
+    def train_to(self, model: str, content: str) -> Job:
+        """A training whose artifact is told beforehand."""
+        return self.client.submit_job(
+            model=model,
+            code_ref=self.code,
+            training_cmd=["python", "train.py"],
+            hyperparams={"wait": 0.0, "content": content},
+            resources=SMALL,
+            time_limit_s=60,
+        )
 
     def await_step(self, promotion: Promotion, status: PromotionStatus) -> PromotionDecided:
         def look() -> PromotionDecided | None:
@@ -141,7 +160,7 @@ def test_a_deleted_kafka_is_survived_and_every_service_goes_on_where_it_was(town
     publish_policy(town.settings, POLICY, "pending promotions wait for long")
     new_key = ["keys", "new", "somebody-1", "--principal", "somebody", "--kind", "orchestrator", "--role", "registry"]
     assert town.cli(*new_key).returncode == 0
-    first, second = town.train(model), town.train(model)
+    first, second = town.train_to(model, "one"), town.train(model)
     town.registered(first)
     town.registered(second)
     a, b = town.artifacts[model]
@@ -181,9 +200,39 @@ def test_a_deleted_kafka_is_survived_and_every_service_goes_on_where_it_was(town
     until(lambda: registered(town.client, model), "what it made is registered")
     (third,) = registered(town.client, model)
     assert (third.body.version, third.body.new_version) == (3, True)
+    town.registered(town.train_to(model, "one"))
+    again_made = registered(town.client, model)[-1].body
+    assert (again_made.artifact_id, again_made.version, again_made.new_version) == (a, 1, False)
     with pytest.raises(PromotionRejectedError) as late:
         town.client.wait(town.promote(model, a, a), timeout=SECONDS)
     assert late.value.code == "stale"
     (changed,) = town.client.history([DeploymentChanged], model=model)
     assert (changed.body.revision, changed.body.previous_stable_artifact_id) == (2, a)
+    town.check_after(model)
+
+
+@pytest.mark.skipif(not SOAK, reason="the same again, with an empty database: in `make soak`")
+def test_with_postgres_gone_too_the_archive_alone_brings_everything_back(town: Town) -> None:
+    model = town.models[0]
+    if not town.artifacts:  # alone, without the test before
+        publish_policy(town.settings, POLICY, "pending promotions wait for long")
+        town.registered(town.train(model))
+        town.evaluate(model, town.artifacts[model][0])
+        town.client.wait(town.promote(model, town.artifacts[model][0], ""), timeout=SECONDS)
+    [(serves, revision)] = [
+        (e.body.stable_artifact_id, e.body.revision) for e in town.client.history([DeploymentChanged], model=model)
+    ]
+    town.stand_still()
+    town.lose_kafka()
+    town.lose_postgres()
+    town.restored()
+    assert {lane["filled_up"] == lane["size"] > 0 for lane in town.told["lanes"]} == {True}
+    town.go_on()
+    made = town.train(model)
+    town.registered(made)
+    newest = town.artifacts[model][-1]
+    town.evaluate(model, newest)
+    town.client.wait(town.promote(model, newest, serves or ""), timeout=SECONDS)
+    (changed,) = town.client.history([DeploymentChanged], model=model)
+    assert (changed.body.revision, changed.body.previous_stable_artifact_id) == (revision + 1, serves)
     town.check_after(model)

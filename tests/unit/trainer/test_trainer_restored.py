@@ -19,6 +19,7 @@ from ai_infra.events.generated import (
     JobQueued,
     JobStatus,
     JobStatusKind,
+    OperatorAction,
     Reason,
 )
 from ai_infra_trainer.decide import RULES, rules
@@ -148,6 +149,33 @@ def test_the_lane_speaks_in_a_newer_epoch_whatever_the_clock_says_and_numbers_it
     assert counters == list(range(head.epoch + 1, head.epoch + 1 + len(counters)))
 
 
+def refusal(event: Event[Any]) -> EventRefused:
+    return EventRefused(
+        model=event.model, event_id=event.id, event_type=event.type, event_hash=event.hash, service="trainer",
+        signer=event.signer, reasons=(Reason(code="duplicate_job", detail=""),), rules=RULES,
+    )  # fmt: skip
+
+
+def redrive(event: Event[Any], service: str) -> OperatorAction:
+    arguments = f'{{"event_id":"{event.id}"}}'
+    return OperatorAction(
+        action="dlq.redrive", target=service, arguments_json=arguments, reason="mended", operator="op"
+    )
+
+
+def test_what_was_redriven_after_its_refusal_is_heard_again_unless_it_was_refused_again() -> None:
+    log = Log()
+    mended, other, refused_twice = log.hears(job(0)), log.hears(job(1)), log.hears(job(2))
+    for event_ in (mended, other, refused_twice):
+        log.says(refusal(event_), event_)
+    for event_, service in ((mended, "trainer"), (other, "registry"), (refused_twice, "trainer")):
+        log._add(redrive(event_, service))
+    log.says(refusal(refused_twice), refused_twice)
+    lane = log.restored()
+    assert lane.restored.again == (mended.id,)
+    assert {i for i, s in lane.state.all(SeenId) if s.failed} == {other.id, refused_twice.id}
+
+
 def test_what_was_heard_before_is_known_again_and_what_was_refused_may_be_redriven() -> None:
     log = Log()
     accepted = log.hears(job(0))
@@ -155,12 +183,7 @@ def test_what_was_heard_before_is_known_again_and_what_was_refused_may_be_redriv
     counted = log.hears(job(1), producer="drift/3", epoch=2, seq=9)
     log.says(status(job(1), JobStatusKind.FAILED), counted)
     refused = log.hears(job(0))
-    reasons = (Reason(code="duplicate_job", detail=""),)
-    answer = EventRefused(
-        model="digits", event_id=refused.id, event_type=refused.type, event_hash=refused.hash, service="trainer",
-        signer=refused.signer, reasons=reasons, rules=RULES,
-    )  # fmt: skip
-    log.says(answer, refused)
+    log.says(refusal(refused), refused)
     lane = log.restored()
     assert dict(lane.state.all(Seen)) == {"job.queued/drift/3": Seen(2, 9)}
     assert {i: s.failed for i, s in lane.state.all(SeenId)} == {accepted.id: False, refused.id: True}

@@ -12,9 +12,12 @@ log, halts, dead letters, redriven input, and the progress of work, which begins
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
+
+import msgspec
 
 from ai_infra.bus.batch import Batch, Outgoing
 from ai_infra.bus.decision import Put
@@ -24,7 +27,7 @@ from ai_infra.bus.service import Service
 from ai_infra.bus.voice import Surroundings
 from ai_infra.errors import AiInfraError
 from ai_infra.events.event import Event
-from ai_infra.events.generated import EventRefused
+from ai_infra.events.generated import EventRefused, OperatorAction
 
 RESTORE_ACTION: Final = "restore"
 
@@ -44,7 +47,7 @@ class Past:
     heard: Mapping[str, Event[Any]]
     """By id, in the order of the log."""
     refused: Collection[str]
-    """Ids of what the service has refused."""
+    """Ids of what the service has refused for good."""
     caused: Mapping[str, Sequence[Event[Any]]]
     """By the id of an event: what was said with it as the first cause."""
 
@@ -64,7 +67,7 @@ class Restorer:
 
     service: str
     events: frozenset[type]
-    """What it hears and says, but for refusals and heartbeats."""
+    """What it hears and says, but for refusals, heartbeats and what operators do."""
     recall: Callable[[Past], Recalled]
 
 
@@ -108,8 +111,22 @@ def past_of(service: Service, lane: int, log: Sequence[Event[Any]]) -> Past:
     for event in said:
         if event.causes:
             caused.setdefault(event.causes[0].id, []).append(event)
-    refused = {e.body.event_id for e in said if isinstance(e.body, EventRefused)}
-    return Past(said, heard, refused, caused)
+    return Past(said, heard, _refused(service.name, producer, log), caused)
+
+
+def _refused(service: str, producer: str, log: Sequence[Event[Any]]) -> set[str]:
+    """Ids of events whose refusal stands; not of one that was redriven since, unless it was refused again."""
+    refused: set[str] = set()
+    for event in log:
+        match event.body:
+            case EventRefused(event_id=about) if event.producer == producer:
+                refused.add(about)
+            case OperatorAction(action="dlq.redrive", target=target) if target == service:
+                with suppress(msgspec.DecodeError, KeyError, TypeError):
+                    refused.discard(str(msgspec.json.decode(event.body.arguments_json)["event_id"]))
+            case _ if event.producer == producer and event.causes:
+                refused.discard(event.causes[0].id)
+    return refused
 
 
 def restore_lane(

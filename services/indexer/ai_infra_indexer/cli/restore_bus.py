@@ -146,7 +146,7 @@ def _check_settings(settings: Settings, service: str) -> None:
 
 
 def _wanted(chosen: dict[str, Restorable]) -> frozenset[type]:
-    found: set[type] = {EventRefused, ProducerHeartbeat, SignerChanged, PolicyChanged}
+    found: set[type] = {EventRefused, OperatorAction, ProducerHeartbeat, SignerChanged, PolicyChanged}
     for how in chosen.values():
         found |= how.restorer.events
     return frozenset(found)
