@@ -154,19 +154,7 @@ def publish(
         product = publisher.product(
             trained.order, trained.run, log, session=session, container_digest=container_digest, job_id=None
         )
-    body = ArtifactProduced(
-        artifact_id=product.artifact_id,
-        model=trained.order.model,
-        job_id=None,
-        artifact_uri=product.artifact_uri,
-        artifact_sha256=product.artifact_sha256,
-        artifact_bytes=product.artifact_bytes,
-        manifest_uri=product.manifest_uri,
-        manifest_sha256=product.manifest_sha256,
-        provenance=product.provenance,
-        input_checksum=product.input_checksum,
-        rules=OUTSIDE_RULES,
-    )
+    body = product.produced(model=trained.order.model, job_id=None, rules=OUTSIDE_RULES)
     published = client.publish(body, subject=product.artifact_id)
 
     def answer(event: Event[Any]) -> ArtifactRegistered | ArtifactRefused | None:

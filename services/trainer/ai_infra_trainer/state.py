@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from ai_infra.events.generated import DatasetRef, JobQueued
+from ai_infra.events.generated import ArtifactProduced, DatasetRef, JobQueued
 
 Phase = Literal["waiting", "preparing", "running", "over"]
 
@@ -111,6 +111,22 @@ class Product:
     manifest_sha256: str
     provenance: str
     input_checksum: str
+
+    def produced(self, *, model: str, job_id: str | None, rules: str) -> ArtifactProduced:
+        """What says that it is there."""
+        return ArtifactProduced(
+            artifact_id=self.artifact_id,
+            model=model,
+            job_id=job_id,
+            artifact_uri=self.artifact_uri,
+            artifact_sha256=self.artifact_sha256,
+            artifact_bytes=self.artifact_bytes,
+            manifest_uri=self.manifest_uri,
+            manifest_sha256=self.manifest_sha256,
+            provenance=self.provenance,
+            input_checksum=self.input_checksum,
+            rules=rules,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,6 @@ from ai_infra.bus.decision import Trigger as AnyTrigger
 from ai_infra.bus.fitting import fitted
 from ai_infra.events.event import Event
 from ai_infra.events.generated import (
-    ArtifactProduced,
     EventRefused,
     JobCancelRequested,
     JobQueued,
@@ -168,19 +167,7 @@ def _trained(job_id: str, job: Job, context: Context, done: Done, result: Traine
     product = result.product
     if product is None:
         return over
-    produced = ArtifactProduced(
-        artifact_id=product.artifact_id,
-        model=job.model,
-        job_id=job_id,
-        artifact_uri=product.artifact_uri,
-        artifact_sha256=product.artifact_sha256,
-        artifact_bytes=product.artifact_bytes,
-        manifest_uri=product.manifest_uri,
-        manifest_sha256=product.manifest_sha256,
-        provenance=product.provenance,
-        input_checksum=product.input_checksum,
-        rules=context.rules,
-    )
+    produced = product.produced(model=job.model, job_id=job_id, rules=context.rules)
     return replace(over, events=(*over.events, Say(produced, subject=product.artifact_id)))
 
 
