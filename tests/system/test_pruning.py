@@ -7,6 +7,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -321,7 +322,7 @@ def test_what_kafka_has_forgotten_to_have_said_is_not_counted_wrongly(log: Log) 
 
 
 def test_the_commands_prune_and_work_on_a_pruned_log(
-    log: Log, stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    log: Log, stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     own = {
         "AI_INFRA_DATABASE_URL": log.url,
@@ -331,6 +332,7 @@ def test_the_commands_prune_and_work_on_a_pruned_log(
     }
     for name, value in {**stack.env(), **own}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)  # a proof is written there
 
     def ai_infra(*arguments: str) -> Any:
         capsys.readouterr()
@@ -348,9 +350,9 @@ def test_the_commands_prune_and_work_on_a_pruned_log(
         {"lane": 0, "pruned": FULL, "low_water": FULL, "prunable": 0, "seconds": pytest.approx(5, abs=60)}
     ]
     verified = ai_infra("audit", "verify")
-    assert {(r["source"], r["entries"]) for r in verified["lanes"] if r["lane"] == 0} == {
-        ("archive", LONG),
-        ("postgres", LONG - FULL),
+    assert {(r["source"], r["entries"], r["pruned"]) for r in verified["lanes"] if r["lane"] == 0} == {
+        ("archive", LONG, 0),
+        ("postgres", LONG - FULL, FULL),
     }
     parity = ai_infra("rebuild", "--parity", "--processes", "1")
     [entries] = [t for t in parity["tables"] if (t["table"], t["lane"]) == ("entries", 0)]

@@ -78,7 +78,7 @@ def audit_postgres(
         ).fetchall()
     for (position,) in stray:
         report.add(position, "stray_chain_row", "audit_events has a row that no entry belongs to")
-    report.entries = replay.head.size - low.size
+    report.entries, report.pruned = replay.head.size - low.size, low.size
     report.keyring_version = replay.keyrings.latest_version
     if (head[0], head[1]) != (replay.head.size, replay.head.head_hash):
         report.add(

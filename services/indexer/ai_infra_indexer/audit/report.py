@@ -48,6 +48,8 @@ class LaneReport:
     lane: int
     source: str
     entries: int = 0
+    pruned: int = 0
+    """Of Postgres: the position below which there are no rows any more; the archive has those entries."""
     checkpoint_size: int | None = None
     root: str | None = None
     keyring_version: int = 0

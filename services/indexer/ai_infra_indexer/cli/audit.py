@@ -259,6 +259,7 @@ def _show_audit(
             "lane": r.lane,
             "source": r.source,
             "entries": r.entries,
+            "pruned": r.pruned,
             "checkpoint_size": r.checkpoint_size,
             "root": r.root,
             "keyring": r.keyring_version,
@@ -275,7 +276,15 @@ def _show_audit(
     def table() -> Any:
         heading = ("lane", "read from", "entries", "checkpoint", "keyring", "problems")
         content = [
-            (r["lane"], r["source"], r["entries"], r["checkpoint_size"], r["keyring"], r["problems"]) for r in lanes
+            (
+                r["lane"],
+                r["source"],
+                f"{r['entries']}, from {r['pruned']} on" if r["pruned"] else r["entries"],
+                r["checkpoint_size"],
+                r["keyring"],
+                r["problems"],
+            )
+            for r in lanes
         ]
         if not problems:
             parts: list[Any] = [rows(heading, content)]
