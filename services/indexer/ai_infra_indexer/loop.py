@@ -24,6 +24,7 @@ from ai_infra.bus.kafka.consume import (
     check_message_error,
     record_from_message,
 )
+from ai_infra.bus.membership import Membership
 from ai_infra.errors import UnavailableError
 from ai_infra.objects.exceptions import Conflict
 from ai_infra.telemetry import metrics
@@ -52,10 +53,9 @@ class Indexer:
         finality: Finality,
         each_turn: Callable[[], None],
     ) -> None:
-        self._group = str(consumer_config["group.id"])
-        self._incremental = consumer_config.get("group.protocol") == "consumer"
-        self._consumer = Consumer(dict(consumer_config))
         self._assignment = Assignment(inputs)
+        self._membership = Membership(SERVICE, dict(consumer_config), self._assignment, self._give_up)
+        self._group, self._consumer = self._membership.group, self._membership.consumer
         self._gauges = LaneGauges(SERVICE, self._group)
         self._take = take
         self._finality = finality
@@ -65,7 +65,6 @@ class Indexer:
         self._retake_at: dict[int, float] = {}
         self._failures: dict[int, int] = {}
         self._paused: set[Source] = set()
-        self._joined = False
         self._turned = time.monotonic()
 
     # --- readiness ------------------------------------------------------------------------------------------------
@@ -75,7 +74,7 @@ class Indexer:
         return None if since < STUCK_SECONDS else f"the loop has not turned for {since:.0f} s"
 
     def check_lanes(self) -> str | None:
-        if not self._joined:
+        if not self._membership.joined:
             return "waiting for the consumer group to give this replica its lanes"
         for lane, why in sorted(dict(self._troubles).items()):
             return f"lane {lane} stands still: {why}"
@@ -100,9 +99,7 @@ class Indexer:
     # --- the loop -------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
-        self._consumer.subscribe(
-            list(self._assignment.inputs), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        self._membership.join()
         try:
             while not stop.is_set():
                 self.turn()
@@ -235,38 +232,8 @@ class Indexer:
     def _held(self) -> list[Source]:
         return [(p.topic, p.partition) for p in self._consumer.assignment()]
 
-    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._joined = True
-        metrics.BUS_REBALANCES.labels(SERVICE, "assigned").inc()
-        if self._incremental:
-            if not partitions:
-                return
-            consumer.incremental_assign(partitions)
-        else:
-            consumer.assign(partitions)
-        if partitions:
-            consumer.pause(partitions)  # nothing is read before the lane is placed by its own offsets
-        self._assignment.add([(p.topic, p.partition) for p in partitions])
-
-    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        metrics.BUS_REBALANCES.labels(SERVICE, "revoked").inc()
-        self._give_up(partitions)
-        if not self._incremental:
-            consumer.unassign()
-        elif partitions:
-            consumer.incremental_unassign(partitions)
-
-    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        metrics.BUS_REBALANCES.labels(SERVICE, "lost").inc()
-        self._give_up(partitions)
-        if not self._incremental:
-            consumer.unassign()
-        elif partitions:
-            consumer.incremental_unassign(partitions)
-
-    def _give_up(self, partitions: list[TopicPartition]) -> None:
-        self._assignment.remove([(p.topic, p.partition) for p in partitions])
-        numbers = sorted({p.partition for p in partitions})
+    def _give_up(self, places: list[Source]) -> None:
+        numbers = sorted({number for _, number in places})
         worked = [number for number in numbers if number in self._lanes]
         self._forget(*worked)
         if worked:

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from ai_infra.bus.kafka.consume import RestartNeededError
 from ai_infra.telemetry import metrics
@@ -41,7 +41,7 @@ def test_the_lag_of_a_lane_that_has_gone_is_shown_no_more() -> None:
     finality = Finality(nothing, nothing, nothing, interval_s=1)  # type: ignore[arg-type]  # has no lane to publish
     indexer = Indexer(CONFIG, ("a.b",), take, finality, lambda: None)
     metrics.KAFKA_CONSUMER_LAG.labels("g", "a.b", "3").set(7)
-    indexer._give_up([TopicPartition("a.b", 3)])
+    indexer._give_up([("a.b", 3)])
     [shown] = metrics.KAFKA_CONSUMER_LAG.collect()
     assert not [sample for sample in shown.samples if sample.labels["group"] == "g"]
 
@@ -50,7 +50,7 @@ def test_a_lane_that_is_given_and_not_taken_yet_is_not_ready() -> None:
     """Taking one may load a whole archive into a restored database."""
     finality = Finality(nothing, nothing, nothing, interval_s=1)  # type: ignore[arg-type]  # has no lane to publish
     indexer = Indexer(CONFIG, ("a.b",), take, finality, lambda: None)
-    indexer._joined = True
+    indexer._membership.joined = True
     assert indexer.check_lanes() is None
     indexer._assignment.add([("a.b", 3)])
     assert "lane 3 is being taken" in (indexer.check_lanes() or "")
