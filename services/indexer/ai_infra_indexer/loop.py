@@ -39,6 +39,12 @@ log = structlog.get_logger(__name__)
 BATCH_RECORDS: Final = 2_000
 IDLE_SECONDS: Final = 0.1
 RETAKE_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)  # pause before a lane that failed is taken again
+# The last one: this process stood still in the middle of a transaction, and its session was ended for that.
+_POSTGRES_AWAY: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+)
 STUCK_SECONDS: Final = 60.0
 
 
@@ -160,7 +166,7 @@ class Indexer:
     def _work(self, number: int, lane: Lane) -> None:
         try:
             lane.turn()
-        except (LaneLost, psycopg.OperationalError, psycopg.InterfaceError, UnavailableError) as error:
+        except (LaneLost, *_POSTGRES_AWAY, UnavailableError) as error:
             self._drop(number, error)
         else:
             self._failures.pop(number, None)
@@ -189,8 +195,7 @@ class Indexer:
             Forked,
             Conflict,
             UnavailableError,
-            psycopg.OperationalError,
-            psycopg.InterfaceError,
+            *_POSTGRES_AWAY,
         ) as error:
             self._put_off(number, error)
             return

@@ -53,6 +53,10 @@ log = structlog.get_logger(__name__)
 
 SAYS: Final = (AuditFinding, AuditCheckpoint)
 COMMITTED_SECONDS: Final = 30.0
+# A process that stands still in the middle of its transaction (halted, its machine frozen) would hold the lane's row as
+# long as its connection lives, which is hours: Postgres ends its session instead, and who waits says so meanwhile.
+STALLED_MS: Final = 15_000
+LOCK_MS: Final = 5_000
 GC_THRESHOLD: Final = 1_000_000  # objects of some batches: with fewer, each batch is looked through for cycles
 # Threads take the interpreter from each other, and from the loop: sixteen need a third more CPU for each object. Four
 # put more than a replica archives, at 30 ms an object too.
@@ -161,7 +165,10 @@ def archive_of(settings: Settings) -> Callable[[int], ArchivedLane]:
 
 def open_connection(settings: Settings) -> Connection:
     """A connection on which every statement is a transaction of its own unless one is opened."""
-    return connect(settings.database.url, application="ai-infra indexer", autocommit=True)
+    connection = connect(settings.database.url, application="ai-infra indexer", autocommit=True)
+    times = f"SET idle_in_transaction_session_timeout = {STALLED_MS}; SET lock_timeout = {LOCK_MS}"
+    connection.execute(times.encode())
+    return connection
 
 
 class Taker:
