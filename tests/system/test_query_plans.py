@@ -186,6 +186,15 @@ def test_what_the_commands_ask_for_reads_no_large_table_whole(planned: tuple[Rea
     assert plans.whole == []
 
 
+def test_the_newest_are_the_newest_of_every_status(large: str) -> None:
+    with ReadModel(large) as model:
+        for found in (model.jobs(limit=9), model.promotions(limit=9)):
+            assert [getattr(row, "job_id", None) or row.promotion_id for row in found] == [  # type: ignore[union-attr]
+                f"id-{g}" for g in range(ENTRIES - 5, ENTRIES - 50, -5)
+            ]
+            assert len({row.status for row in found}) > 1
+
+
 def test_what_proofs_and_pruning_ask_for_reads_no_large_table_whole(planned: tuple[ReadModel, Plans]) -> None:
     model, plans = planned
     connection = model._connection
