@@ -50,6 +50,24 @@ def keys(town: Town, cwd: Path, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+def topic_problems(town: Town, cwd: Path) -> list[Any]:
+    """What `audit verify --topic` finds in what subscribers were told, by the indexer."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ai_infra.cli.main", "audit", "verify", "--from", "archive", "--topic", "--json"],
+        env={**os.environ, **town.stack.env()},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout)
+    assert {lane["versions"] for lane in found["lanes"]} == {"checked"}
+    # Other tests may have said checkpoints of their own making.
+    return [p for p in found["problems"] if p["source"] == "topic" and p["code"] != "foreign_checkpoint"]
+
+
 def counting(town: Town, use: str) -> list[str]:
     """Keys of that use that are not revoked, the newest last."""
     directory = town.settings.keys.dir
@@ -110,6 +128,7 @@ def test_keys_are_rotated_and_revoked_under_load_and_nothing_is_lost(town: Town,
     town.await_final(*said)
     town.stack.stop_service("indexer", replica=1)
     assert town.problems() == []
+    assert topic_problems(town, tmp_path) == []
     ids = [dict(record.headers)["ce_id"].decode() for record in said]
     with connect(town.settings.database.url, autocommit=True) as connection:
         rows = connection.execute(

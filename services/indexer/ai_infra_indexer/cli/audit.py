@@ -14,7 +14,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from ai_infra.cli.output import Json, progress, rows, show, stack
+from ai_infra.cli.output import Json, fail, progress, rows, show, stack
+from ai_infra.events.generated import AuditCheckpoint
 from ai_infra.objects.reader import ObjectReader
 from ai_infra.objects.store import ObjectStore
 from ai_infra.readmodel.connection import connect
@@ -31,6 +32,8 @@ from ai_infra_indexer.audit import (
     audit_versions,
     shared_history,
 )
+from ai_infra_indexer.audit.report import MAX_PROBLEMS
+from ai_infra_indexer.audit.topic import Comparison, Told, told_of
 from ai_infra_indexer.audit.versions import CHECKED
 from ai_infra_indexer.audit.vouched import Vouched, against_heads, against_witnesses, read_cosignatures, read_heads
 from ai_infra_indexer.cli.options import (
@@ -72,6 +75,9 @@ def verify(
     ] = None,
     archive: Archive = None,
     artifacts: Annotated[bool, typer.Option("--artifacts", help="Hash every registered object too.")] = False,
+    topic: Annotated[
+        bool, typer.Option("--topic", help="Compare what audit-events and audit.checkpoint hold with the archive too.")
+    ] = False,
     origin: Origin = None,
     roots: RootKeys = None,
     proof: Annotated[
@@ -105,9 +111,11 @@ def verify(
         verify_consistency(settings, consistency, old, log_key, witness, quorum, json=json)
         return
     source = source or (Source.ARCHIVE if archive is not None else Source.BOTH)
+    if topic and source is Source.POSTGRES:
+        fail("--topic compares with the archive; leave out --from postgres", code="usage")
     began = time.monotonic()
     reader = archive_reader(settings, archive)
-    log = _Log(settings, archive, pinned_roots(settings, roots), origin or settings.log.origin)
+    log = _Log(settings, archive, pinned_roots(settings, roots), origin or settings.log.origin, topic)
     lanes = range(settings.log.lanes) if lane is None else (lane,)
     name = log.origin
     with progress("reading the log") as say:
@@ -132,6 +140,7 @@ class _Log:
     archive: str | None
     roots: Roots
     origin: str
+    topic: bool = False
 
     def reader(self) -> ObjectReader:
         return archive_reader(self.settings, self.archive)
@@ -181,7 +190,17 @@ def _read_lane(
         if source is Source.BOTH and log.archive is None:
             with connect(log.settings.database.url, application="ai-infra audit", autocommit=True) as connection:
                 recorded = recorded_versions(connection, number)
-        audit = partial(audit_archive, roots=log.roots, lanes=lanes, progress=partial(told, number, "archive"))
+        said = _told(log, number) if log.topic else None
+
+        def audit(archived: ArchivedLane) -> LaneReport:
+            progress = partial(told, number, "archive")
+            if said is None:
+                return audit_archive(archived, log.roots, lanes, progress=progress)
+            comparison = Comparison(said, archived)
+            report = audit_archive(archived, log.roots, lanes, progress=progress, keep=comparison.keep)
+            report.problems += comparison.end(report)[:MAX_PROBLEMS]
+            return report
+
         return audit_versions(reader, log.origin, number, audit, recorded)
     with connect(log.settings.database.url, application="ai-infra audit", autocommit=True) as connection:
         return audit_postgres(
@@ -193,6 +212,18 @@ def _read_lane(
             archived=archived if source is Source.BOTH else None,
             progress=partial(told, number, "Postgres"),
         )
+
+
+def _told(log: _Log, lane: int) -> Told:
+    """What the topics hold of a lane, and how far the indexer says that it has told it."""
+    from ai_infra.bus.kafka.topics import PLAIN, group_of
+    from ai_infra.cli.reading import LogReader
+
+    kafka = LogReader(log.settings)
+    published = kafka.admin.committed(group_of("indexer"), [(PLAIN, lane)]).get((PLAIN, lane))
+    events = kafka.whole([(PLAIN, lane)])
+    heads = kafka.whole([(AuditCheckpoint.TOPIC, lane)])
+    return told_of(lane, log.settings.log.lanes, events, heads, published)
 
 
 def _against_others(
