@@ -21,7 +21,7 @@ from ai_infra.events.canonical import canonical_json
 from ai_infra.events.compose import SignedRecord, compose, uuid7
 from ai_infra.events.event import Cause, Record
 from ai_infra.events.generated import OperatorAction
-from ai_infra.events.lanes import lane_of, lane_of_lane_key
+from ai_infra.events.lanes import lane_key, lane_of, lane_of_lane_key
 from ai_infra.settings import Settings
 from ai_infra.trust.exceptions import NotAllowed
 from ai_infra.trust.open import open_client_signer, open_signer_for
@@ -117,6 +117,15 @@ class Operator:
             sign=self._session.sign,
             causes=tuple(causes),
             frame=framing(self._settings),
+        )
+
+    def act_in_lanes(self, action: str, target: str, arguments: Mapping[int, Mapping[str, Any]], reason: str) -> None:
+        """Says of each lane, in one transaction, what is done to `<target>/<lane>`."""
+        self.append(
+            *(
+                self.action(action, target=f"{target}/{lane}", key=lane_key(lane), arguments=what, reason=reason)
+                for lane, what in sorted(arguments.items())
+            )
         )
 
     def append(self, *records: SignedRecord | Redrive) -> None:

@@ -98,7 +98,6 @@ def seek(
     from ai_infra.cli.acting import Operator
     from ai_infra.cli.positions import set_positions, stored_positions
     from ai_infra.cli.reading import LogReader
-    from ai_infra.events.lanes import lane_key
     from ai_infra.settings import load_settings
 
     settings = load_settings()
@@ -128,18 +127,8 @@ def seek(
     if by_lane:
         with Operator(settings) as operator:
             # Said before it's done: a seek that the log doesn't know would be a hole that nobody can explain.
-            operator.append(
-                *(
-                    operator.action(
-                        SEEK,
-                        target=f"{service}/{number}",
-                        key=lane_key(number),
-                        arguments={"to": to, "topics": topics},
-                        reason=reason,
-                    )
-                    for number, topics in sorted(by_lane.items())
-                )
-            )
+            said = {number: {"to": to, "topics": topics} for number, topics in by_lane.items()}
+            operator.act_in_lanes(SEEK, service, said, reason)
     set_positions(settings, admin, service, {p: offset for p, (_, offset) in moves.items()})
     data = [{"topic": t, "lane": p, "from": old, "to": offset} for (t, p), (old, offset) in sorted(moves.items())]
     show(
@@ -168,7 +157,6 @@ def resume(
     from ai_infra.cli.acting import Operator
     from ai_infra.cli.halted import halted_lanes
     from ai_infra.cli.reading import LogReader
-    from ai_infra.events.lanes import lane_key
     from ai_infra.settings import load_settings
 
     settings = load_settings()
@@ -189,14 +177,7 @@ def resume(
                 f"no lane of {service} is halted" + (f" among lane {lane}" if lane is not None else ""),
                 code="not_halted",
             )
-        operator.append(
-            *(
-                operator.action(
-                    RESUME_ACTION, target=f"{service}/{number}", key=lane_key(number), arguments={}, reason=reason
-                )
-                for number in lanes
-            )
-        )
+        operator.act_in_lanes(RESUME_ACTION, service, {number: {} for number in lanes}, reason)
         left = _wait_until_none(lambda: [n for n in halted() if n in lanes]) if wait else []
     text = f"resumed {service} in lane {_ranges(lanes)}" if wait else f"told {service} to resume lane {_ranges(lanes)}"
     show({"service": service, "lanes": lanes, "still_halted": left}, json=as_json, table=text if not left else None)
@@ -227,7 +208,6 @@ def renumber(
     from ai_infra.cli.acting import Operator
     from ai_infra.cli.numbering import numbering
     from ai_infra.cli.reading import LogReader
-    from ai_infra.events.lanes import lane_key
     from ai_infra.settings import load_settings
 
     settings = load_settings()
@@ -247,18 +227,8 @@ def renumber(
             fail(f"nobody has heard a newer epoch of {service} than its own; nothing is to be done", code="not_needed")
         # Milliseconds since 1970 as the service's own choice would be, and beyond what was heard in any case.
         epochs = {number: max(time.time_ns() // 1_000_000, heard + 1) for number, heard in wrong.items()}
-        operator.append(
-            *(
-                operator.action(
-                    RENUMBER_ACTION,
-                    target=f"{service}/{number}",
-                    key=lane_key(number),
-                    arguments={"epoch": epoch, "heard": wrong[number]},
-                    reason=reason,
-                )
-                for number, epoch in epochs.items()
-            )
-        )
+        said = {number: {"epoch": epoch, "heard": wrong[number]} for number, epoch in epochs.items()}
+        operator.act_in_lanes(RENUMBER_ACTION, service, said, reason)
         left = _wait_until_none(lambda: [n for n in unheard() if n in wrong])
     text = f"{service} numbers anew in lane {_ranges(list(epochs))}"
     show({"service": service, "epochs": epochs, "unheard": left}, json=as_json, table=text if not left else None)
