@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -18,7 +18,7 @@ from tests.faults.flow import DATASET, SECONDS, SERVICES, SMALL, SOAK, Flow, mak
 
 from ai_infra.bus.announce import publish_policy
 from ai_infra.bus.kafka.topics import create_topics
-from ai_infra.client import Client, Job, Promotion, PromotionRejectedError
+from ai_infra.client import Client, Job, Promotion, PromotionRejectedError, Published
 from ai_infra.devstack import Stack, claimed_name
 from ai_infra.events.event import Event
 from ai_infra.events.generated import (
@@ -40,12 +40,20 @@ POLICY = json.dumps({"promotion": {"wait_for_facts_s": 600}})
 class Town(Flow):
     """A flow on a stack whose broker may be deleted."""
 
-    def stand_still(self) -> None:
-        """Until the log has, in the archive, all that Kafka has; then nobody runs any more."""
+    def stand_still(self, last: Callable[[], Published] | None = None) -> None:
+        """Until the log has, in the archive, all that Kafka has; then nobody runs any more. What `last` says gets into
+        Postgres, and not into the archive."""
         for service in SERVICES[:-1]:
             self.stack.stop_service(service)
         self.settle_log()
-        self.stack.stop_service("indexer")
+        if last is None:
+            self.stack.stop_service("indexer")
+            return
+        self.stack.kill("s3", signal.SIGKILL)
+        said = last()
+        until(lambda: said.id in {e["id"] for e in self.entries()}, "it is in Postgres")
+        self.stack.kill_service("indexer", 0, signal.SIGKILL)
+        self.stack.start("s3")
 
     def settle_log(self) -> None:
         said = {event.id for model in self.models for event in self.history(model)}
@@ -115,8 +123,8 @@ class Town(Flow):
         found: PromotionDecided = until(look, f"{promotion.promotion_id} is {status.value}")
         return found
 
-    def evaluate(self, model: str, artifact: str) -> None:
-        self.client.record_evaluation(model=model, artifact_id=artifact, dataset_ref=DATASET, score=0.97)
+    def evaluate(self, model: str, artifact: str) -> Published:
+        return self.client.record_evaluation(model=model, artifact_id=artifact, dataset_ref=DATASET, score=0.97)
 
     def promote(self, model: str, artifact: str, expected: str) -> Promotion:
         return self.client.request_promotion(
@@ -164,6 +172,7 @@ def test_a_deleted_kafka_is_survived_and_every_service_goes_on_where_it_was(town
     town.registered(first)
     town.registered(second)
     a, b = town.artifacts[model]
+    versions = {e.body.artifact_id: e.body.version for e in registered(town.client, model)}
     town.evaluate(model, a)
     town.client.wait(town.promote(model, a, ""), timeout=SECONDS)
     waits = town.promote(model, b, a)  # for its evaluation
@@ -174,10 +183,11 @@ def test_a_deleted_kafka_is_survived_and_every_service_goes_on_where_it_was(town
     town.stack.stop_service("promoter")
     stale = town.promote(model, a, "another")  # nobody hears it before the end
     epochs = {(e["producer"], e["epoch"]) for e in town.entries() if e["producer"]}
-    town.stand_still()
+    town.stand_still(lambda: town.evaluate(model, b))
 
     town.lose_kafka()
     services = town.restored()
+    assert town.told["lanes"][0]["size"] > town.told["lanes"][0]["archived"]
     assert (town.told["told"]["keyring"], town.told["told"]["policy"]) == (2, 1)
     lanes = {(s["service"], lane["lane"]): lane for s in services for lane in s["lanes"]}
     trainer, promoter = lanes["trainer", 0], lanes["promoter", 0]
@@ -190,7 +200,6 @@ def test_a_deleted_kafka_is_survived_and_every_service_goes_on_where_it_was(town
     assert [s["lanes"] for s in again["services"]] == [[], [], []], "done once, it isn't done a second time"
 
     town.go_on()
-    town.evaluate(model, b)
     town.await_step(waits, PromotionStatus.APPLIED)
     town.await_step(stale, PromotionStatus.REJECTED)
     ended = until(
@@ -202,7 +211,7 @@ def test_a_deleted_kafka_is_survived_and_every_service_goes_on_where_it_was(town
     assert (third.body.version, third.body.new_version) == (3, True)
     town.registered(town.train_to(model, "one"))
     again_made = registered(town.client, model)[-1].body
-    assert (again_made.artifact_id, again_made.version, again_made.new_version) == (a, 1, False)
+    assert (again_made.artifact_id, again_made.version, again_made.new_version) == (a, versions[a], False)
     with pytest.raises(PromotionRejectedError) as late:
         town.client.wait(town.promote(model, a, a), timeout=SECONDS)
     assert late.value.code == "stale"
