@@ -27,7 +27,7 @@ with stop_on_signal(slow={slow}) as stop:
     {then}
 sys.exit(5)
 """
-STUCK = "time.sleep(60)"
+STUCK = "while True: time.sleep(0.05)"  # a signal just before one long sleep would be heard after it
 
 
 @contextmanager
@@ -49,6 +49,20 @@ def waiting(*, then: str = "pass", slow: float = 30.0) -> Iterator[subprocess.Po
 def line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
+
+
+WITHIN_A_WAIT = """
+import os, signal, sys
+from ai_infra.cli.run import stop_on_signal
+with stop_on_signal() as stop:
+    with stop._cond:  # what stop.wait() holds for a moment, before and after it waits
+        os.kill(os.getpid(), signal.SIGTERM)
+    sys.exit(5 if stop.wait(60) else 6)
+"""
+
+
+def test_a_signal_in_the_middle_of_a_wait_is_heard_too() -> None:
+    assert subprocess.run([sys.executable, "-c", WITHIN_A_WAIT], timeout=120, check=False).returncode == 5
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -94,12 +94,15 @@ def run_one(name: str) -> int:
 def stop_on_signal(*, slow: float = STOP_SECONDS) -> Iterator[threading.Event]:
     """An event that SIGTERM or SIGINT sets. The second signal ends the process; `slow` seconds after the first the
     stacks of all threads go to stderr. SIGUSR1 shows them at any time."""
-    stop = threading.Event()
+    stop, heard = threading.Event(), False
 
     def on_signal(number: int, _: Any) -> None:
-        if stop.is_set():
+        nonlocal heard
+        if heard:
             os._exit(128 + number)
-        stop.set()
+        heard = True
+        # Not here: the main thread may stand within a wait for this very event, and hold its lock.
+        threading.Thread(target=stop.set, name="stop").start()
         faulthandler.dump_traceback_later(slow, exit=False)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
