@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -44,6 +45,8 @@ _ROWS = (
 
 def measure_audit(stack: Stack, settings: Settings, events: int, progress: Callable[[str], None]) -> list[Figure]:
     """`audit verify` of every lane from Postgres, and the Kernel's verifier over the same rows, by turns."""
+    if shutil.which("node") is None:
+        raise RuntimeError("the Kernel's verifier is a Node program, and there is no Node here: install 18 or newer")
     fill(stack, settings, events, progress)
     ours: list[Span] = []
     kernel: list[Span] = []
