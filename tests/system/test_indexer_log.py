@@ -415,39 +415,6 @@ def copy_database(town: Town, source: str, target: str) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("statement", "code"),
-    [
-        ("UPDATE audit_events SET payload = '{}' WHERE lane = %(lane)s AND position = 2", "changed_row"),
-        ("UPDATE audit_events SET signature = hash WHERE lane = %(lane)s AND position = 2", "changed_row"),
-        ("UPDATE entries SET signer = 'nobody-1' WHERE lane = %(lane)s AND position = 2", "changed_row"),
-        (
-            "UPDATE entries SET entry = set_byte(entry, 900, 7) WHERE lane = %(lane)s AND position = 2",
-            "differs_from_archive",
-        ),
-        ("DELETE FROM entries WHERE lane = %(lane)s AND position = 2", "missing_row"),
-        ("DELETE FROM audit_events WHERE lane = %(lane)s AND position = 2", "missing_chain_row"),
-        ("UPDATE lanes SET size = size - 1 WHERE lane = %(lane)s", "wrong_head"),
-    ],
-)
-def test_a_row_changed_in_postgres_is_found_and_placed(town: Town, database: str, statement: str, code: str) -> None:
-    """In a copy that was rebuilt from the archive: it verifies, then one row of it is changed."""
-    reader = open_store(f"s3://{town.settings.objects.archive_bucket}", town.settings)
-    rebuild(reader, database, log_origin=town.settings.log.origin, lanes=town.lanes, roots=town.roots)
-    lane = max(town.sizes().items(), key=lambda item: item[1])[0]
-    archived = ArchivedLane(reader, town.settings.log.origin, lane)
-
-    def audited() -> set[str]:
-        with connect(database, autocommit=True) as connection:
-            report = audit_postgres(connection, lane, archived.origin, town.roots, town.lanes, archived=archived)
-        return {p.code for p in report.problems if p.position in (None, 2, 3)}
-
-    assert audited() - {"behind_archive"} == set()
-    with connect(database, autocommit=True) as connection:
-        assert connection.execute(statement.encode(), {"lane": lane}).rowcount == 1
-    assert code in audited()
-
-
 def test_parity_names_the_row_and_the_column_that_differ(town: Town, database: str) -> None:
     reader = open_store(f"s3://{town.settings.objects.archive_bucket}", town.settings)
     town.stop()
