@@ -6,15 +6,15 @@ the open batch; the runtime commits the batch or drops it. Nothing here changes 
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 import structlog
 
+from ai_infra.bus.agenda import Agenda, work_key
 from ai_infra.bus.batch import Batch, Outgoing
 from ai_infra.bus.deadletters import dead_letter
 from ai_infra.bus.decision import (
@@ -47,8 +47,8 @@ log = structlog.get_logger(__name__)
 
 RESUME_ACTION: Final = "groups.resume"
 RENUMBER_ACTION: Final = "groups.renumber"
-# Of our own services these are a bad deploy. Of anybody else they are what its signer sent: twenty of them, by a key for
-# one model, must not stop a lane for all that are in it.
+# Of our own services these are a bad deploy. Of anybody else they are what its signer sent: twenty of them, by a key
+# for one model, must not stop a lane for all that are in it.
 _UNREADABLE: Final = frozenset({"undecodable_body", "unknown_schema"})
 
 
@@ -74,17 +74,15 @@ class Lane:
     def __init__(self, number: int, surroundings: Surroundings) -> None:
         self.number = number
         self.state = LaneState((*RUNTIME_RECORDS, *surroundings.service.records))
-        self.to_start: list[PendingWork] = []
-        self.to_cancel: list[str] = []
+        self._agenda = Agenda(self.state)
+        self.to_start, self.to_cancel = self._agenda.to_start, self._agenda.to_cancel
         self._around = surroundings
         self._service = surroundings.service
         self._failures = FailureRun()
         self._junk = JunkBudget()
-        self._due: list[tuple[datetime, str]] = []
         self._voice = Voice(number, self.state, surroundings)
         self._hearing = Hearing(self.state, surroundings.service.name)
         self._decide_seconds = metrics.BUS_DECIDE.labels(surroundings.service.name)
-        self._pending = 0
         self._resumed = False
 
     # -- what the runtime asks ------------------------------------------------------------------------------------
@@ -96,37 +94,29 @@ class Lane:
     @property
     def pending_work(self) -> int:
         """How much work the lane waits for, open batch included."""
-        return self._pending
+        return self._agenda.pending
 
     def loaded(self) -> None:
         """Call once after the state has been restored. Pending work is started by `resume_work`."""
-        self._due = [(timer.at, key) for key, timer in self.state.all(PendingTimer)]
-        heapq.heapify(self._due)
-        self._pending = sum(1 for _ in self.state.all(PendingWork))
+        self._agenda.loaded()
         metrics.BUS_LANE_HALTED.labels(self._service.name, str(self.number)).set(1 if self.halted else 0)
 
     def resume_work(self, running: Callable[[PendingWork], bool]) -> Iterator[PendingWork]:
         """Pending work to be started here: what `running` says is not at work in this process, with attempt + 1."""
-        for key, work in list(self.state.all(PendingWork)):
-            if not running(work):
-                again = replace(work, attempt=work.attempt + 1)
-                self.state.put(key, again)
-                yield again
+        return self._agenda.resume(running)
 
     def commit(self) -> bool:
         """The batch has happened. True when the lane was halted before it and is not any more."""
         self.state.commit()
         self._failures.commit()
-        self.to_start.clear()
-        self.to_cancel.clear()
+        self._agenda.clear()
         resumed, self._resumed = self._resumed, False
         return resumed
 
     def rollback(self) -> None:
         self.state.rollback()
         self._failures.rollback()
-        self.to_start.clear()
-        self.to_cancel.clear()
+        self._agenda.clear()
         self._resumed = False
         self.loaded()
 
@@ -194,10 +184,9 @@ class Lane:
         return True
 
     def tick(self, key: str, batch: Batch) -> None:
-        timer = self.state.get(PendingTimer, key)
+        timer = self._agenda.take_timer(key)
         if timer is None:
             return
-        self.state.delete(PendingTimer, key)
         cause = Cause(timer.cause_id, timer.cause_lane)
         tick_id = consequence_id(timer.cause_id, f"tick/{key}/{int(timer.at.timestamp() * 1000)}")
         tick = Tick(id=tick_id, key=key, at=timer.at, model=timer.model, cause=cause)
@@ -205,14 +194,11 @@ class Lane:
 
     def done(self, work: PendingWork, result: Any, error: WorkError | None, batch: Batch) -> bool:
         """Decides finished work. False when the lane no longer waits for it."""
-        key = work_key(work.kind, work.work_id)
-        pending = self.state.get(PendingWork, key)
-        if pending is None or pending.asked_by != work.asked_by:
+        pending = self._agenda.take_work(work.kind, work.work_id, asked_by=work.asked_by)
+        if pending is None:
             return False
-        self.state.delete(PendingWork, key)
-        self._pending -= 1
         cause = Cause(pending.cause_id, pending.cause_lane)
-        done_id = consequence_id(pending.asked_by, f"done/{key}")
+        done_id = consequence_id(pending.asked_by, f"done/{work_key(work.kind, work.work_id)}")
         kind = self._service.work[pending.kind]
         done = Done(
             id=done_id,
@@ -230,19 +216,15 @@ class Lane:
 
     def due(self, now: datetime) -> Iterator[str]:
         """Keys of timers that have come due, the earliest first."""
-        while self._due and self._due[0][0] <= now:
-            at, key = heapq.heappop(self._due)
-            timer = self.state.get(PendingTimer, key)
-            if timer is not None and timer.at == at:
-                yield key
+        return self._agenda.due(now)
 
     def next_due(self) -> datetime | None:
         """When the next timer comes due; None where there is none, or the lane is halted."""
-        return self._due[0][0] if self._due and not self.halted else None
+        return None if self.halted else self._agenda.next_due()
 
     def waits_for(self, key: str) -> bool:
         """Whether work `<kind>/<id>` is still pending."""
-        return self.state.get(PendingWork, key) is not None
+        return self._agenda.waits_for(key)
 
     def keep_house(self, batch: Batch) -> None:
         """Says the heartbeat and forgets old event ids, where it is time for that."""
@@ -264,9 +246,8 @@ class Lane:
             if isinstance(trigger, Tick):
                 self._set_timer(trigger.key, trigger.at, origin)
             else:
-                key = work_key(trigger.kind, trigger.work_id)
-                self.state.put(key, _pending(trigger.kind, trigger.work_id, trigger.args, trigger.attempt, origin))
-                self._pending += 1
+                again = _pending(trigger.kind, trigger.work_id, trigger.args, trigger.attempt, origin)
+                self._agenda.put_back(again)
             self._halt("decide_failed", f"{type(error).__name__} while deciding {type(trigger).__name__}: {error}")
 
     def _decide(self, trigger: Trigger, origin: Origin, batch: Batch) -> None:
@@ -280,15 +261,15 @@ class Lane:
             policy=self._around.policy(),
         )
         self.state.savepoint()
-        said, started, cancelled, pending = len(batch.outgoing), len(self.to_start), len(self.to_cancel), self._pending
+        said, mark = len(batch.outgoing), self._agenda.mark()
         try:
             with self._decide_seconds.time():
                 decision = self._service.decide(self.state, trigger, context)
             self._apply(decision, origin, context.now, batch)
         except BaseException:
             self.state.restore_savepoint()
-            del batch.outgoing[said:], self.to_start[started:], self.to_cancel[cancelled:]
-            self._pending = pending
+            del batch.outgoing[said:]
+            self._agenda.back_to(mark)
             raise
 
     def _apply(self, decision: Decision, origin: Origin, now: datetime, batch: Batch) -> None:
@@ -312,31 +293,22 @@ class Lane:
                     self.state.delete(record_type, record_id)
         for timer in decision.timers:
             if timer.at is None:
-                self.state.delete(PendingTimer, timer.key)
+                self._agenda.take_timer(timer.key)
                 continue
             self._set_timer(timer.key, timer.at.astimezone(UTC), origin)
         for kind, work_id in decision.cancel:
-            key = work_key(kind, work_id)
-            if self.state.get(PendingWork, key) is not None:
-                self.state.delete(PendingWork, key)
-                self._pending -= 1
-                self.to_cancel.append(key)
+            self._agenda.cancel(kind, work_id)
         for work in decision.work:
             key = work_key(work.kind, work.id)
             wanted = self._service.work[work.kind]
             if not isinstance(work.args, wanted.args):
                 raise TypeError(f"work {key} needs args of type {wanted.args.__name__}, not {type(work.args).__name__}")
-            if self.state.get(PendingWork, key) is not None:
-                continue
-            pending = _pending(work.kind, work.id, work.args, 1, origin)
-            self.state.put_fitting(key, pending)
-            self._pending += 1
-            self.to_start.append(pending)
+            if not self._agenda.waits_for(key):
+                self._agenda.ask(_pending(work.kind, work.id, work.args, 1, origin))
 
     def _set_timer(self, key: str, at: datetime, origin: Origin) -> None:
-        timer = PendingTimer(at, origin.model, origin.cause.id, origin.cause.lane, origin.traceparent)
-        self.state.put(key, timer)
-        heapq.heappush(self._due, (at, key))
+        cause = origin.cause
+        self._agenda.set_timer(key, PendingTimer(at, origin.model, cause.id, cause.lane, origin.traceparent))
 
     # -- refusing -------------------------------------------------------------------------------------------------
 
@@ -415,7 +387,3 @@ def _pending(kind: str, work_id: str, args: Any, attempt: int, origin: Origin) -
         asked_by=origin.id,
         traceparent=origin.traceparent,
     )
-
-
-def work_key(kind: str, work_id: str) -> str:
-    return f"{kind}/{work_id}"

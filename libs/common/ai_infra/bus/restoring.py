@@ -19,10 +19,11 @@ from typing import Any, Final
 
 import msgspec
 
+from ai_infra.bus.agenda import work_key
 from ai_infra.bus.batch import Batch, Outgoing
 from ai_infra.bus.decision import Put
 from ai_infra.bus.hearing import FORGET_IDS_AFTER
-from ai_infra.bus.lane import Lane, work_key
+from ai_infra.bus.lane import Lane
 from ai_infra.bus.service import Service
 from ai_infra.bus.voice import Surroundings
 from ai_infra.errors import AiInfraError
