@@ -22,7 +22,7 @@ from ai_infra_indexer.store import Connection
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS: Final = 600.0  # rows grow old by the day; a look where nothing is to do is two small questions
+LOOK_SECONDS: Final = 60.0  # rows grow old by the day; a look where nothing is to do is two small questions
 
 
 class Pruner:

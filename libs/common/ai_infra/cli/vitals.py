@@ -29,7 +29,7 @@ from ai_infra.trust.keyring import Keyring
 BEHIND_SECONDS: Final = 60.0  # an input that waits longer than that isn't being worked on as it should
 NOT_FINAL_SECONDS: Final = 300.0  # a checkpoint is made every few seconds; minutes mean that the archive is away
 FINDINGS_DAYS: Final = 7
-PRUNED_DAYS: Final = 2  # beyond AI_INFRA_HOT_DAYS: the indexer looks every ten minutes
+PRUNED_DAYS: Final = 2  # beyond AI_INFRA_HOT_DAYS: the indexer looks every minute
 KEY_ENDS_DAYS: Final = 30
 DELEGATION_SHARE: Final = 0.25  # renewed at half; below a quarter the signing service has been away for long
 CATCH_UP_SECONDS: Final = 15.0

@@ -235,7 +235,7 @@ class ReadModel:
     # --- the log ------------------------------------------------------------------------------------------------------
 
     def event(self, event_id: str) -> EventRow | None:
-        """The first entry with this id, with its body."""
+        """The first entry with this id, with its body. Old ones are in the archive alone: `audit prove` finds them."""
         rows = self._events("e.event_id = %(id)s", {"id": event_id}, "e.lane, e.position", 1, bodies=True)
         return rows[0] if rows else None
 
