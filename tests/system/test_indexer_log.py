@@ -105,7 +105,7 @@ class Town:
             return all(entry is not None and entry.position < done[entry.lane] for entry in entries)
 
         assert wait_until(final, PATIENCE), (
-            f"waited in vain for the events to be final; the indexer said last:\n{self.stack.logs('indexer', 20)}"
+            f"waited in vain for the events to be final; the indexer said last:\n{self.stack.logs('indexer-0', 20)}"
         )
 
     def problems(self) -> list[Problem]:

@@ -75,9 +75,9 @@ class Around:
             outcome = "junk"
         metrics.BUS_RECORDS.labels(SERVICE, record.topic, outcome).inc()
         metrics.BUS_DEAD_LETTERS.labels(SERVICE, error.code).inc()
-        log.log(30 if known else 20, "record refused", topic=record.topic, lane=lane, code=error.code, why=str(error))
         if outcome == "junk":
-            return
+            return  # counted, and no line for each: it would fill the disk instead
+        log.log(30 if known else 20, "record refused", topic=record.topic, lane=lane, code=error.code, why=str(error))
         letter = dead_letter(
             record, service=SERVICE, code=error.code, reason=str(error), now_ms=time.time_ns() // 1_000_000
         )

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import structlog.testing
+
 from ai_infra.bus.broadcast import Broadcast
+from ai_infra.events.event import Record
 from ai_infra.settings import load_settings
+from ai_infra.trust.exceptions import TrustError
 from ai_infra_indexer.inputs import Around
 
 
@@ -29,3 +33,13 @@ def test_one_look_for_a_newer_keyring_serves_all_records_that_were_read_before_i
     around.turn()
     around.catch_up()
     assert looks.count == 2
+
+
+def test_junk_beyond_what_is_kept_of_it_writes_no_line_each() -> None:
+    settings = load_settings(environ={"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
+    around = Around(settings, cast(Broadcast, Looks()))
+    junk = Record("job.queued", 0, 0, 0, b"k", b"v", ())
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2_000):
+            around.dead_letter(junk, TrustError("junk", code="malformed_event"))
+    assert 200 <= len(lines) < 1_500
