@@ -60,7 +60,7 @@ def test_the_largest_state_record_is_written_and_restored_and_a_larger_one_stops
     largest = MAX_RECORD_BYTES - len(model) - len(encode_record(Note("")))
     bench.ask(model, f"note:{largest}", f"note:{largest + 1}", "count")
     bench.await_said(2, model)
-    assert [code for code, _ in bench.letters(model)] == ["decide_failed"]
+    assert [code for code, _ in bench.letters(model)] == ["state_too_large"]
     first.stop()
     bench.replicas.remove(first)
     second = bench.replica()
