@@ -45,6 +45,7 @@ _POSTGRES_AWAY: Final = (
     psycopg.InterfaceError,
     psycopg.errors.IdleInTransactionSessionTimeout,
 )
+PROVEN_SECONDS: Final = 3.0  # after which a lane that was taken again, and has nothing to enter, counts as well
 STUCK_SECONDS: Final = 60.0
 
 
@@ -70,6 +71,7 @@ class Indexer:
         self._troubles: dict[int, str] = {}
         self._retake_at: dict[int, float] = {}
         self._failures: dict[int, int] = {}
+        self._proven_at: dict[int, float] = {}
         self._paused: set[Source] = set()
         self._turned = time.monotonic()
 
@@ -165,11 +167,14 @@ class Indexer:
 
     def _work(self, number: int, lane: Lane) -> None:
         try:
-            lane.turn()
+            entered = lane.turn()
         except (LaneLost, *_POSTGRES_AWAY, UnavailableError) as error:
             self._drop(number, error)
         else:
-            self._failures.pop(number, None)
+            # Until what it failed at has been read again, a turn without an entry says nothing.
+            if number in self._failures and (entered or time.monotonic() > self._proven_at.get(number, 0.0)):
+                del self._failures[number]
+                self._troubles.pop(number, None)
 
     def _positions(self) -> dict[Source, int]:
         places = ((lane, place) for n, lane in self._lanes.items() for place in self._assignment.partitions_of(n))
@@ -205,7 +210,7 @@ class Indexer:
         self._lanes[number] = lane
         final.group_metadata = self._consumer.consumer_group_metadata()
         self._finality.add(final)
-        self._troubles.pop(number, None)
+        self._proven_at[number] = time.monotonic() + PROVEN_SECONDS
         places = self._assignment.partitions_of(number)
         for topic, partition in places:
             self._consumer.seek(TopicPartition(topic, partition, lane.read_to[(topic, partition)]))
