@@ -84,11 +84,12 @@ def read_position(consumer: Consumer, connection: Connection, lane: int, lanes: 
         return Position(size=found.offset, inputs=inputs, **orjson.loads(found.metadata))
     row = connection.execute("SELECT published_size FROM lane_progress WHERE lane = %s", (lane,)).fetchone()
     size = max(row[0] if row else 0, found.offset if found.offset != OFFSET_INVALID else 0)
-    # Kafka has lost the group's offsets: the numbering begins a new epoch rather than doubling an old number.
+    # Kafka has lost the group's offsets, or never had them: the numbering begins a new epoch rather than doubling an
+    # old number. The present is beyond an epoch too of which nothing reached the log before Kafka was lost.
     row = connection.execute(
         "SELECT max(epoch) FROM producer_events WHERE lane = %s AND producer = %s", (lane, f"{SERVICE}/{lane}")
     ).fetchone()
-    return Position(size, (row[0] if row and row[0] else 0) + 1)
+    return Position(size, max((row[0] if row and row[0] else 0) + 1, _ms(datetime.now(UTC))))
 
 
 class Found(Protocol):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
+import pytest
+from confluent_kafka import OFFSET_INVALID, TopicPartition
 
 from ai_infra.events.generated import ProducerHeartbeat
-from ai_infra_indexer.publish import Position, Publisher
+from ai_infra_indexer.publish import Position, Publisher, read_position
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -41,3 +45,33 @@ def test_the_numbering_is_kept_with_the_offset_and_older_metadata_is_read(world:
     position = Position(3, epoch=2, seq=9, prev="ab" * 32, beat_seq=8, beat_ms=1_700_000_000_000)
     assert Position(size=3, **orjson.loads(position.metadata())) == position
     assert Position(size=3, **orjson.loads(b'{"epoch":2,"prev":null,"seq":9}')) == Position(3, epoch=2, seq=9)
+
+
+class Forgetful:
+    """A Kafka that has lost the group's offsets."""
+
+    def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        return [TopicPartition(place.topic, place.partition, OFFSET_INVALID) for place in places]
+
+
+class Rows:
+    """A database that answers these rows one after the other."""
+
+    def __init__(self, *rows: tuple[int | None]) -> None:
+        self.rows = list(rows)
+
+    def execute(self, *_: Any) -> Any:
+        return SimpleNamespace(fetchone=lambda: self.rows.pop(0))
+
+
+@pytest.mark.parametrize("known", [None, 1, 2**52])
+def test_where_kafka_lost_its_offsets_the_numbering_goes_on_in_an_epoch_that_nobody_can_have_heard(
+    known: int | None,
+) -> None:
+    """Not even one of which all that was said was lost with Kafka; whatever Postgres remembers to have published."""
+    for published in (0, 7):
+        before = time.time_ns() // 1_000_000
+        position = read_position(Forgetful(), Rows((published,), (known,)), 0, 4, timeout=1.0)  # type: ignore[arg-type]  # stand-ins
+        assert (position.size, position.seq, position.prev) == (published, 0, None)
+        assert position.epoch > (known or 0)
+        assert position.epoch >= before
