@@ -139,6 +139,7 @@ CASES: dict[str, tuple[Callable[[Rows, LogFolder], None], int | None, str, bool]
     "a time of creation": (row("created_at = created_at + interval '1 us'"), AT, "changed_row", False),
     "an event type": (row("event_type = 'no.such'"), AT, "changed_row", False),
     "where a row is in the log": (row("metadata = '{}'"), AT, "changed_row", False),
+    "of whose log it is": (row("metadata = replace(metadata::text, 'exam', 'else')::json"), AT, "changed_row", False),
     "two payloads swapped": (run(SWAPPED.format(table="audit_events", column="payload")), AT, "changed_row", False),
     "a chain row gone": (
         run(f"DELETE FROM audit_events WHERE lane = 0 AND position = {AT}"),

@@ -29,7 +29,7 @@ from ai_infra_indexer.replay import BadEntry, Replay
 from ai_infra_indexer.reprojection import projections
 from ai_infra_indexer.side_by_side import side_by_side, tell
 from ai_infra_indexer.store import Connection, ensure_lane, read_head
-from ai_infra_indexer.taking import load, read_keyrings
+from ai_infra_indexer.taking import in_chunks, load, read_keyrings
 
 Progress = Callable[[int, int, int], None]
 """(lane, entries done, entries in all)"""
@@ -183,7 +183,7 @@ def _rebuild_lane(
         )
     replay = Replay(head, read_keyrings(connection, lane, roots), lanes, chain_signatures=False)
     edge, loaded = RightEdge(), 0
-    for first, raws in archived.bundles(0, covered):
+    for first, raws in in_chunks(archived.bundles(0, covered)):
         # The whole tree is hashed, also below what an earlier run has loaded and above what is wanted.
         edge = grow(edge, raws).edge
         new = raws[max(0, head.size - first) : max(0, size - first)]

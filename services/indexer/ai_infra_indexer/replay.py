@@ -7,8 +7,9 @@ restoring, rebuilding and auditing do.
 
 from __future__ import annotations
 
-import base64
 import binascii
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from ai_infra.bus.redrive import read_redrive
@@ -23,7 +24,7 @@ from ai_infra.trust.keyring_event import take_keyring_event
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra.trust.verify import Verifier
 from ai_infra_indexer import kernel
-from ai_infra_indexer.entry import Entry, decode
+from ai_infra_indexer.entry import Entry, Link, decode
 from ai_infra_indexer.exceptions import IndexerError, MalformedEntry
 from ai_infra_indexer.sequence import Head, Line, line_of
 
@@ -54,6 +55,10 @@ class LaneVerifier:
             return take_keyring_event(record, self.keyrings, self._verifier, self.lanes)
         return self._verifier.verify(record, caught_up=caught_up)
 
+    def verify_all(self, records: Sequence[Record]) -> list[Event[Any]]:
+        """The events in records none of which brings a keyring. Raises what `verify` raises of one of them."""
+        return self._verifier.verify_all(records)
+
     def original(self, record: Record) -> Record:
         """The record that an operator has redriven, for one of the retry topic; any other as it is."""
         return read_redrive(record, self._verifier) if record.topic == RETRY else record
@@ -75,19 +80,55 @@ class Replay:
     def take(self, raw: bytes) -> Line:
         """The line of the next entry. Raises BadEntry."""
         entry = self._decoded(raw)
-        self._check_place(entry)
+        _check_place(self.head, entry)
         try:
             event = self.verifier.verify(entry.record())
         except (EventError, TrustError, KeyringError) as error:
             raise BadEntry(f"the event {entry.event_id} does not verify: {error}", code=error.code) from error
         except MalformedEntry as error:
             raise BadEntry(error.message, code=error.code) from error
-        if entry.event_hash != event.hash:
-            raise BadEntry("its statement is not the one that its event was signed with", code="bad_statement")
         line = self._line(entry, event)
-        self._check_chain(line)
+        if self._chain_signatures:
+            check_chain_signature(self.keyrings, line.link)
         self.head = _after(self.head, entry)
         return line
+
+    def take_all(self, raws: Sequence[bytes]) -> list[Line]:
+        """The lines of the next entries up to the first bad one, of which `take` then tells what is wrong.
+
+        Each step is done for many before the next one: signatures in a row take a fifth less time than each between
+        the reading of two entries, for which the processor's caches are too small.
+        """
+        lines: list[Line] = []
+        try:
+            while len(lines) < len(raws):
+                together = self._together(raws[len(lines) :])
+                lines += together if together else [self.take(raws[len(lines)])]
+        except AiInfraError:
+            with suppress(BadEntry):
+                while len(lines) < len(raws):
+                    lines.append(self.take(raws[len(lines)]))
+        return lines
+
+    def _together(self, raws: Sequence[bytes]) -> list[Line]:
+        """Up to the next keyring, by which what is behind it is judged. Has not moved when it raises."""
+        head, entries = self.head, list[Entry]()
+        for raw in raws:
+            entry = decode(raw)
+            if entry.type == SignerChanged.TOPIC:
+                break
+            _check_place(head, entry)
+            head = _after(head, entry)
+            entries.append(entry)
+        if not entries:
+            return []
+        events = self.verifier.verify_all([entry.record() for entry in entries])
+        lines = [self._line(entry, event) for entry, event in zip(entries, events, strict=True)]
+        if self._chain_signatures:
+            for line in lines:
+                check_chain_signature(self.keyrings, line.link)
+        self.head = head
+        return lines
 
     def resume_after(self, raw: bytes | None) -> None:
         """Step over a bad entry, so that the ones behind it can be judged."""
@@ -107,51 +148,47 @@ class Replay:
         except MalformedEntry as error:
             raise BadEntry(error.message, code=error.code) from error
 
-    def _check_place(self, entry: Entry) -> None:
-        head = self.head
-        if (entry.lane, entry.position) != (head.lane, head.size):
-            raise BadEntry(
-                f"expected entry {head.size} of lane {head.lane}; this is entry {entry.position} of lane {entry.lane}",
-                code="wrong_position",
-            )
-        if head.head_hash != "?" and entry.link.prev_hash != (head.head_hash or None):
-            raise BadEntry(
-                f"its previous hash is {entry.link.prev_hash}, the entry before has {head.head_hash or 'none'}",
-                code="broken_chain",
-            )
-        expected = max(entry.append_time_ms * 1000, head.last_ts_us + 1)
-        if head.head_hash != "?" and entry.link.ts_us != expected:
-            raise BadEntry(f"its time is {entry.link.ts_us} us, expected {expected}", code="bad_time")
-
     def _line(self, entry: Entry, event: Event[Any]) -> Line:
+        if entry.message != event.message:
+            raise BadEntry("its statement is not the one that its event was signed with", code="bad_statement")
         try:
-            return line_of(entry, event)
+            line = line_of(entry, event)
         except AiInfraError as error:
             raise BadEntry(error.message, code=error.code) from error
-
-    def _check_chain(self, line: Line) -> None:
         link = line.link
-        digest = kernel.chain_hash(line.payload, link.prev_hash)
-        if digest.hex() != link.hash:
-            raise BadEntry(f"its chain hash is {link.hash}, its payload gives {digest.hex()}", code="bad_chain_hash")
-        if link.id != line.event.id:
-            raise BadEntry(f"its chain row is about {link.id}, its event is {line.event.id}", code="broken_chain")
-        if self._chain_signatures:
-            check_chain_signature(self.keyrings, link.signer_id, digest, link.signature)
+        digest = kernel.chain_hash(line.payload, link.prev_hash).hex()
+        if digest != link.hash:
+            raise BadEntry(f"its chain hash is {link.hash}, its payload gives {digest}", code="bad_chain_hash")
+        if link.id != event.id:
+            raise BadEntry(f"its chain row is about {link.id}, its event is {event.id}", code="broken_chain")
+        return line
 
 
-def check_chain_signature(keyrings: Keyrings, signer_id: str, digest: bytes, signature: str) -> None:
+def _check_place(head: Head, entry: Entry) -> None:
+    if (entry.lane, entry.position) != (head.lane, head.size):
+        raise BadEntry(
+            f"expected entry {head.size} of lane {head.lane}; this is entry {entry.position} of lane {entry.lane}",
+            code="wrong_position",
+        )
+    if head.head_hash != "?" and entry.link.prev_hash != (head.head_hash or None):
+        raise BadEntry(
+            f"its previous hash is {entry.link.prev_hash}, the entry before has {head.head_hash or 'none'}",
+            code="broken_chain",
+        )
+    expected = max(entry.append_time_ms * 1000, head.last_ts_us + 1)
+    if head.head_hash != "?" and entry.link.ts_us != expected:
+        raise BadEntry(f"its time is {entry.link.ts_us} us, expected {expected}", code="bad_time")
+
+
+def check_chain_signature(keyrings: Keyrings, link: Link) -> None:
     """Raise BadEntry unless a chain key that the keyring has and has not revoked signed the row."""
+    signer_id = link.signer_id
     key = keyrings.latest.key_of(signer_id, CHAIN)
     if key is None:
         raise BadEntry(f"{signer_id!r} is no chain key of the keyring", code="unknown_chain_key")
     if signer_id in keyrings.latest.revocations:
         raise BadEntry(f"its chain row is signed by {signer_id}, which was revoked before", code="revoked_key")
-    try:
-        raw = base64.b64decode(signature, validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if not verifies(digest, raw, key.public_key):
+    if not verifies(bytes.fromhex(link.hash), binascii.a2b_base64(link.signature), key.public_key):
         raise BadEntry(f"its chain row is not signed by {signer_id}", code="bad_chain_signature")
 
 

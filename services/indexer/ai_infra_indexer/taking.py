@@ -8,7 +8,7 @@ does reading go on, from Postgres' own offsets: older ones are safe, since nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,12 +25,12 @@ from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.entry import decode
 from ai_infra_indexer.exceptions import Forked
 from ai_infra_indexer.replay import BadEntry, Replay
-from ai_infra_indexer.sequence import Head, Line
+from ai_infra_indexer.sequence import Head
 from ai_infra_indexer.store import Connection, append, ensure_lane, read_head, read_known
 
 log = structlog.get_logger(__name__)
 
-RESTORE_CHUNK: Final = 1_024
+CHUNK_ENTRIES: Final = 2_048  # in a transaction: each costs a commit and some twenty statements, whatever its size
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def restore(connection: Connection, archived: ArchivedLane, size: int, keyrings:
         return
     log.warning("Postgres is behind the archive; it is filled up first", lane=archived.lane, at=head.size, to=size)
     replay = Replay(head, keyrings, lanes, chain_signatures=True)
-    for _, raws in archived.bundles(head.size, size):
+    for _, raws in in_chunks(archived.bundles(head.size, size)):
         try:
             load(connection, replay, raws)
         except BadEntry as error:
@@ -92,26 +92,29 @@ def restore(connection: Connection, archived: ArchivedLane, size: int, keyrings:
             ) from error
 
 
-def load(connection: Connection, replay: Replay, raws: Iterable[bytes]) -> int:
-    """Append archived entries to Postgres, in transactions of a bundle. Raises BadEntry; what came before it is in."""
-    loaded = 0
-    pending: list[Line] = []
+def in_chunks(bundles: Iterable[tuple[int, list[bytes]]]) -> Iterator[tuple[int, list[bytes]]]:
+    """Bundles taken together, so that a transaction is worth it; each with the position of its first entry."""
+    first, raws = 0, list[bytes]()
+    for position, more in bundles:
+        if not raws:
+            first = position
+        raws += more
+        if len(raws) >= CHUNK_ENTRIES:
+            yield first, raws
+            raws = []
+    if raws:
+        yield first, raws
+
+
+def load(connection: Connection, replay: Replay, raws: Sequence[bytes]) -> int:
+    """Append archived entries to Postgres, in one transaction. Raises BadEntry; what came before it is in."""
     before = replay.head
-    try:
-        for raw in raws:
-            pending.append(replay.take(raw))
-            if len(pending) == RESTORE_CHUNK:
-                loaded += _append(connection, before, pending, replay.head)
-                before, pending = replay.head, []
-    finally:
-        if pending:
-            loaded += _append(connection, before, pending, replay.head)
-    return loaded
-
-
-def _append(connection: Connection, before: Head, lines: list[Line], after: Head) -> int:
-    known = read_known(connection, before.lane, [line.event for line in lines])
-    append(connection, before, lines, after, known=known, offsets={})
+    lines = replay.take_all(raws)
+    if lines:
+        known = read_known(connection, before.lane, [line.event for line in lines])
+        append(connection, before, lines, replay.head, known=known, offsets={})
+    if len(lines) < len(raws):
+        replay.take(raws[len(lines)])
     return len(lines)
 
 

@@ -70,6 +70,25 @@ def test_a_changed_field_is_found(
         again.take(changed(lines[3].raw, change))
     assert found.value.code in (code, "bad_delegation", "malformed_event", "wrong_lane")
     again.take(lines[3].raw)  # it has not moved
+    together = replay(world)
+    assert len(together.take_all([*(line.raw for line in lines[:3]), changed(lines[3].raw, change)])) == 3
+    assert together.head.size == 3
+
+
+def test_many_at_once_are_the_lines_that_they_are_one_by_one_up_to_the_first_bad_one(
+    world: Any, lines: list[Line]
+) -> None:
+    raws = [line.raw for line in lines]
+    for bad in range(len(lines) + 1):
+        given = [*raws[:bad], b"no entry", *raws[bad:]]
+        again = replay(world)
+        taken = again.take_all(given)
+        assert [(t.payload, t.link, t.event.hash) for t in taken] == [
+            (line.payload, line.link, line.event.hash) for line in lines[:bad]
+        ]
+        with pytest.raises(BadEntry):
+            again.take(given[bad])
+        assert len(again.take_all(raws[bad:])) == len(lines) - bad
 
 
 def test_every_byte_counts_but_those_that_only_the_tree_covers(world: Any, lines: list[Line]) -> None:

@@ -9,7 +9,7 @@ nothing here reads a clock. This is a hot path: what a delegation proves is reme
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -97,9 +97,7 @@ class Verifier:
             error.attributes = attributes
             raise
         try:
-            _check_may_speak(unverified, voucher, keyring)
-            self._know_schema(unverified)
-            return _accept(unverified, voucher, keyring)
+            return self._judged(unverified, voucher, keyring)
         except EventError as error:
             refused = Unverifiable(error.message, code=error.code, signer_known=True, attributes=attributes)
             refused.by_service = voucher.principal.kind == SERVICE
@@ -108,6 +106,29 @@ class Verifier:
             error.signer_known, error.attributes = True, attributes
             error.by_service = voucher.principal.kind == SERVICE
             raise
+
+    def verify_all(self, records: Sequence[Record]) -> list[Event[Body]]:
+        """The events in records, each as `verify` judges it once it is caught up, but signature after signature.
+
+        Raises an EventError or TrustError where one is not accepted; which one and why, `verify` of each says.
+        """
+        keyring = self.keyrings.latest
+        unverified = [read(record, self._lanes, any_schema=self._learn is not None) for record in records]
+        vouchers = []
+        for each in unverified:
+            attributes = each.attributes
+            if attributes.keyring > keyring.version:
+                raise UnknownKeyring(f"The event names keyring version {attributes.keyring}.", attributes=attributes)
+            vouchers.append(self.voucher(attributes.delegation, attributes.signer, keyring))
+        for each, voucher in zip(unverified, vouchers, strict=True):
+            verify_signature(each, voucher.delegation.key)
+        return [self._judged(each, voucher, keyring) for each, voucher in zip(unverified, vouchers, strict=True)]
+
+    def _judged(self, unverified: Unverified, voucher: Voucher, keyring: Keyring) -> Event[Body]:
+        """All that is left once the signature is known to be by the session that was vouched for."""
+        _check_may_speak(unverified, voucher, keyring)
+        self._know_schema(unverified)
+        return _accept(unverified, voucher, keyring)
 
     def _know_schema(self, unverified: Unverified) -> None:
         topic, named = unverified.record.topic, unverified.schema_sha256
@@ -218,7 +239,7 @@ def _check_may_speak(unverified: Unverified, voucher: Voucher, keyring: Keyring)
 
 def _accept(unverified: Unverified, voucher: Voucher, keyring: Keyring) -> Event[Body]:
     """All that is left once the signature is known to be by a session of a key of the keyring."""
-    attributes, key, principal = unverified.attributes, voucher.key, voucher.principal
+    attributes, principal = unverified.attributes, voucher.principal
     event = attributes.type
     body = unverified.decode()
     environment = getattr(body, "target_env", None) or getattr(body, "env", None)

@@ -84,8 +84,10 @@ def audit_archive(
 
 def replayed(replay: Replay, raws: Sequence[bytes], report: LaneReport) -> list[Line]:
     """The lines of the good entries; the bad ones are named, and stepped over."""
-    lines: list[Line] = []
-    for raw in raws:
+    lines = replay.take_all(raws)
+    for line in lines:
+        report.note(line.position, line.event)
+    for raw in raws[len(lines) :]:
         position = replay.head.size
         try:
             line = replay.take(raw)

@@ -7,13 +7,12 @@ archive must confirm, and the keyrings of before come from their own table: the 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 import psycopg
-from psycopg.rows import dict_row
 
 from ai_infra.objects.exceptions import ObjectsError, ObjectsUnavailable
 from ai_infra.tlog.exceptions import TlogError
@@ -32,12 +31,28 @@ from ai_infra_indexer.sequence import Head, Line
 from ai_infra_indexer.store import Connection
 
 _CHUNK: Final = 1_024
+# Values are read as they compare with those of an entry.
 _ROWS: Final = """
-SELECT e.*, a.position IS NOT NULL AS chained, a.id, a.event_type, a.payload::text AS payload, a.prev_hash, a.hash,
-       a.signature, a.signer_id, a.ts, a.created_at, a.metadata::text AS metadata, a.version
+SELECT e.position, e.entry, a.position IS NOT NULL,
+       e.event_id::text, e.type, e.model, e.subject, e.signer, e.principal, e.producer, e.epoch, e.seq, e.event_hash,
+       e.event_time, e.append_time, e.kafka_partition, e.kafka_offset, e.causes::text[],
+       a.id, a.event_type, a.payload::text, a.prev_hash, a.hash, a.signature, a.signer_id, a.ts, a.created_at,
+       a.metadata::text, a.version
 FROM entries e LEFT JOIN audit_events a ON a.lane = e.lane AND a.position = e.position
 WHERE e.lane = %s ORDER BY e.position
 """
+_ENTRY: Final = (
+    *("event_id", "type", "model", "subject", "signer", "principal", "producer", "epoch", "seq", "event_hash"),
+    *("event_time", "append_time", "kafka_partition", "kafka_offset", "causes"),
+)
+_CHAIN: Final = (
+    *("id", "event_type", "payload", "prev_hash", "hash", "signature", "signer_id", "ts", "created_at"),
+    *("metadata", "version"),
+)
+_FIRST: Final = 3  # column of what an entry's row says
+_SECOND: Final = _FIRST + len(_ENTRY)  # of what its chain row says
+
+_Row = tuple[Any, ...]
 
 
 def audit_postgres(
@@ -67,9 +82,9 @@ def audit_postgres(
         low = replace(low_water(connection, lane), origin=origin)
         replay = Replay(low, _keyrings_below(connection, low, roots, report), lanes, chain_signatures=True)
         for rows in _chunks(connection, lane):
-            for row in rows:
-                _check_row(replay, row, report)
-                comparison.take(row["position"], bytes(row["entry"]))
+            _check_rows(replay, rows, report)
+            for position, raw, *_ in rows:
+                comparison.take(position, raw)
             progress(len(rows))
         stray = connection.execute(
             "SELECT a.position FROM audit_events a LEFT JOIN entries e ON e.lane = a.lane AND e.position = a.position "
@@ -92,10 +107,9 @@ def audit_postgres(
     return report
 
 
-def _chunks(connection: Connection, lane: int) -> Iterator[list[dict[str, Any]]]:
-    with psycopg.ServerCursor(connection, f"audit_{lane}", row_factory=dict_row) as cursor:
-        cursor.itersize = _CHUNK
-        cursor.execute(_ROWS, (lane,))
+def _chunks(connection: Connection, lane: int) -> Iterator[list[_Row]]:
+    with psycopg.ServerCursor(connection, f"audit_{lane}") as cursor:
+        cursor.execute(_ROWS, (lane,), binary=True)
         while rows := cursor.fetchmany(_CHUNK):
             yield rows
 
@@ -115,93 +129,83 @@ def _keyrings_below(connection: Connection, low: Head, roots: Roots, report: Lan
     return keyrings
 
 
-def _check_row(replay: Replay, row: Mapping[str, Any], report: LaneReport) -> None:
-    if row["position"] < replay.head.size:
-        report.add(row["position"], "stray_row", "entries has a row below the lane's low water")
+def _check_rows(replay: Replay, rows: list[_Row], report: LaneReport) -> None:
+    lines = []
+    if rows[0][0] == replay.head.size and rows[-1][0] == replay.head.size + len(rows) - 1:
+        lines = replay.take_all([row[1] for row in rows])
+    for line, row in zip(lines, rows, strict=False):
+        _check_line(replay, line, row, report)
+    for row in rows[len(lines) :]:
+        _check_row(replay, row, report)
+
+
+def _check_row(replay: Replay, row: _Row, report: LaneReport) -> None:
+    position, raw = row[:2]
+    if position < replay.head.size:
+        report.add(position, "stray_row", "entries has a row below the lane's low water")
         return
-    while replay.head.size < row["position"]:
+    while replay.head.size < position:
         report.add(replay.head.size, "missing_row", "entries has no row at this position")
         replay.resume_after(None)
-    position, raw = row["position"], bytes(row["entry"])
     try:
         line = replay.take(raw)
     except BadEntry as error:
         note_bad(replay, position, error, report)
         replay.resume_after(raw)
         return
-    report.note(position, line.event)
-    _check_columns(line, row, report)
-    _check_chain_row(line, row, report)
+    _check_line(replay, line, row, report)
 
 
-def _check_columns(line: Line, row: Mapping[str, Any], report: LaneReport) -> None:
-    event = line.event
-    expected: dict[str, Any] = {
-        "event_id": event.id,
-        "type": event.type,
-        "model": (event.record.key or b"").decode(),
-        "subject": event.subject,
-        "signer": event.signer,
-        "principal": event.principal,
-        "producer": event.producer,
-        "epoch": event.epoch,
-        "seq": event.seq,
-        "event_hash": event.hash,
-        "event_time": event.time,
-        "append_time": event.append_time,
-        "kafka_partition": event.record.partition,
-        "kafka_offset": event.record.offset,
-        "causes": [cause.id for cause in event.causes],
-    }
-    _compare("entries", expected, row, line.position, report)
-
-
-def _check_chain_row(line: Line, row: Mapping[str, Any], report: LaneReport) -> None:
-    if not row["chained"]:
+def _check_line(replay: Replay, line: Line, row: _Row, report: LaneReport) -> None:
+    event, link = line.event, line.link
+    attributes, record = event.attributes, event.record
+    report.note(line.position, event)
+    said: _Row = (
+        attributes.id,
+        attributes.type,
+        (record.key or b"").decode(),
+        attributes.subject,
+        attributes.signer,
+        event.principal,
+        attributes.producer,
+        attributes.epoch,
+        attributes.seq,
+        event.hash,
+        attributes.time,
+        event.append_time,
+        record.partition,
+        record.offset,
+        [cause.id for cause in attributes.causes],
+    )
+    if row[_FIRST:_SECOND] != said:
+        _compare("entries", _ENTRY, said, row[_FIRST:_SECOND], line.position, report)
+    if not row[2]:
         report.add(line.position, "missing_chain_row", "audit_events has no row at this position")
         return
-    link = line.link
     ts = kernel.when(link.ts_us)
-    metadata = kernel.metadata(report.lane, line.position, _origin(row), line.event.type).decode()
-    expected: dict[str, Any] = {
-        "id": link.id,
-        "event_type": line.event.type,
-        "payload": line.payload.decode(),
-        "prev_hash": link.prev_hash,
-        "hash": link.hash,
-        "signature": link.signature,
-        "signer_id": link.signer_id,
-        "ts": ts,
-        "created_at": ts,
-        "metadata": metadata,
-        "version": kernel.AUDIT_EVENT_VERSION,
-    }
-    _compare("audit_events", expected, row, line.position, report)
+    said = (
+        link.id,
+        attributes.type,
+        line.payload.decode(),
+        link.prev_hash,
+        link.hash,
+        link.signature,
+        link.signer_id,
+        ts,
+        ts,
+        kernel.metadata(report.lane, line.position, replay.head.origin, attributes.type).decode(),
+        kernel.AUDIT_EVENT_VERSION,
+    )
+    if row[_SECOND:] != said:
+        _compare("audit_events", _CHAIN, said, row[_SECOND:], line.position, report)
 
 
-def _origin(row: Mapping[str, Any]) -> str:
-    """The metadata's own origin: it is no part of what was signed, so it is only compared with the lane's name."""
-    import orjson
-
-    try:
-        return str(orjson.loads(row["metadata"])["origin"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return ""
-
-
-def _compare(
-    table: str, expected: Mapping[str, Any], row: Mapping[str, Any], position: int, report: LaneReport
-) -> None:
-    for column, value in expected.items():
-        found = row[column]
-        if column == "event_id":
-            found = str(found)
-        elif column == "causes":
-            found = [str(cause) for cause in found]
-        if found != value:
-            path, there, said = _difference(column, found, value)
-            shown, wanted = _short(there), _short(said)
-            report.add(position, "changed_row", f"{table}.{path} is {shown}; the entry says {wanted}")
+def _compare(table: str, columns: Iterable[str], expected: _Row, row: _Row, position: int, report: LaneReport) -> None:
+    for column, wanted, found in zip(columns, expected, row, strict=True):
+        if found != wanted:
+            path, there, said = _difference(column, found, wanted)
+            shown, told = _short(there), _short(said)
+            report.add(position, "changed_row", f"{table}.{path} is {shown}; the entry says {told}")
 
 
 def _difference(path: str, found: Any, wanted: Any) -> tuple[str, Any, Any]:

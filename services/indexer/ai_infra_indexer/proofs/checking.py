@@ -157,7 +157,7 @@ def _check_chain(keyrings: Keyrings, entry: Entry, event: Event[Any]) -> None:
         digest = kernel.chain_hash(line.payload, entry.link.prev_hash)
         if digest.hex() != entry.link.hash or entry.link.id != event.id:
             raise BadEntry("its chain row is of another payload", code="bad_chain_hash")
-        check_chain_signature(keyrings, entry.link.signer_id, digest, entry.link.signature)
+        check_chain_signature(keyrings, entry.link)
     except AiInfraError as error:
         raise NotProven(f"entry {entry.position}: {error}", code=error.code) from error
 
