@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.system.test_archive_versions import BUNDLE, Bucket, bucket, log  # noqa: F401 - fixtures
-from tests.system.test_indexer_log import PATIENCE, Town
+from tests.system.test_indexer_log import PATIENCE, Town, readiness
 from tests.unit.indexer.log_folder import LONG, ORIGIN
 
 from ai_infra.devstack import Stack
@@ -22,8 +22,9 @@ from ai_infra.objects.exceptions import AccessDenied
 from ai_infra.objects.model import Lock, LockMode
 from ai_infra.objects.reader import BucketReader
 from ai_infra.objects.store import ObjectStore
-from ai_infra.readmodel import connect
+from ai_infra.readmodel import ReadModel, connect
 from ai_infra.settings import Settings
+from ai_infra.tlog.tiles import entries_path
 from ai_infra_indexer import locks
 
 FAR = (datetime.now(UTC) + timedelta(days=900)).replace(microsecond=0)
@@ -171,6 +172,29 @@ def test_all_lanes_are_held_each_knows_of_it_and_all_are_released(town: Town, tm
     code, told, said = run(town, tmp_path, "hold", "show")
     assert code == 0, said
     assert {item["held"] for item in told} == {0}
+
+
+def test_a_lane_whose_archive_is_covered_stands_still_and_says_so_until_it_can_be_read(town: Town) -> None:
+    """The process lives on, and so do its other lanes."""
+    world = town.world("covered")
+    first = world.say("orchestrator", world.queued("job-covered"))
+    town.send(first)
+    town.await_final(first)
+    town.stop()
+    with ReadModel(town.settings.database.url) as model:
+        size = next(row.checkpoint_size for row in model.lanes() if row.lane == world.lane)
+    place = f"s3://{town.settings.objects.archive_bucket}/lanes/{world.lane}/"
+    edge = place + entries_path((size - 1) // 256, (size - 1) % 256 + 1)
+    with ObjectStore(town.settings) as store:
+        store.delete(edge, bypass_governance=True)
+        town.start()
+        said = f"the archive of lane {world.lane} can't be read"
+        assert wait_until(lambda: said in readiness(town), PATIENCE), readiness(town)
+        [marker] = [v for v in store.versions(edge) if v.delete_marker]
+        store.delete(edge, version_id=marker.version_id)
+    more = world.say("orchestrator", world.queued("job-uncovered"))
+    town.send(more)
+    town.await_final(more)
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,15 @@ from ai_infra.bus.kafka.schema_registry import schema_registry, verifier_for
 from ai_infra.bus.kafka.topics import SERVICE_INPUTS, group_of, input_partitions
 from ai_infra.bus.process import ServiceProcess, keep_running
 from ai_infra.bus.transactions import TransactionalProducer
+from ai_infra.errors import UnavailableError
 from ai_infra.events.generated import AuditCheckpoint, AuditFinding
+from ai_infra.objects.exceptions import ObjectsError
 from ai_infra.objects.reader import BucketReader
 from ai_infra.objects.store import ObjectStore
 from ai_infra.readmodel.connection import connect
 from ai_infra.readmodel.migrations import migrate
 from ai_infra.settings import Settings
+from ai_infra.tlog.exceptions import TlogError
 from ai_infra.trust.open import load_roots
 from ai_infra_indexer import SERVICE
 from ai_infra_indexer.archive import LaneArchive
@@ -28,6 +31,7 @@ from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.companions import archive_companions, archive_schema
 from ai_infra_indexer.completeness.watch import LOOK_SECONDS as COMPLETENESS_SECONDS
 from ai_infra_indexer.completeness.watch import CompletenessWatch
+from ai_infra_indexer.exceptions import Forked
 from ai_infra_indexer.finality import Finality, FinalLane, note_checkpoint
 from ai_infra_indexer.handover import MAX_BYTES, Handover
 from ai_infra_indexer.heads import HeadsWriter
@@ -201,7 +205,15 @@ class Taker:
         # What a predecessor has signed last may be by a key that this process has not read of yet.
         self.around.catch_up()
         keyring = self._process.keyrings.latest
-        taken = take(connection, archive, number, keyring=keyring, roots=self._roots, lanes=settings.log.lanes)
+        try:
+            taken = take(connection, archive, number, keyring=keyring, roots=self._roots, lanes=settings.log.lanes)
+        except (ObjectsError, TlogError) as error:
+            if isinstance(error, UnavailableError):
+                raise
+            raise Forked(
+                f"the archive of lane {number} can't be read ({error}): what it has promised is changed, covered or "
+                f"gone. `ai-infra audit verify --lane {number}` says which"
+            ) from error
         checkpoint = taken.checkpoint
         if checkpoint is not None:
             checkpoint = archive.signed_anew(checkpoint, taken.edge, taken.keyrings.latest)
