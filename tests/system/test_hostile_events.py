@@ -10,7 +10,7 @@ from tests.system.test_indexer_log import Town
 from ai_infra.devstack import Stack
 from ai_infra.events.compose import uuid7
 from ai_infra.events.event import Cause
-from ai_infra.readmodel import connect
+from ai_infra.readmodel import ReadModel, connect
 from ai_infra.settings import Settings
 from ai_infra_indexer.history import NAMED
 
@@ -34,9 +34,12 @@ def test_a_cause_that_is_missing_and_named_twice_does_not_stop_the_lane(town: To
 def test_json_deeper_than_postgres_reads_costs_an_event_its_rows_and_the_lane_nothing(town: Town) -> None:
     world = town.world("deep")
     deep = world.say("orchestrator", world.queued(hyperparams_json="[" * 23_000 + "]" * 23_000))
-    after = world.say("orchestrator", world.queued("job-2"))
-    town.send(deep, after)
-    town.await_final(deep, after)
+    long = world.say("orchestrator", world.queued("job-2", hyperparams_json="[" + ",".join(["1e131071"] * 1_000) + "]"))
+    after = world.say("orchestrator", world.queued("job-3"))
+    town.send(deep, long, after)
+    town.await_final(deep, long, after)
+    with ReadModel(town.settings.database.url) as model:
+        assert [job.job_id for job in model.jobs(model=world.model)] == ["job-3"]
 
 
 def test_causes_that_never_come_cost_the_log_a_few_findings_and_the_events_their_order_only(town: Town) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.properties import examples
 
 from ai_infra.events.generated import BODIES, ArtifactRegistered, DeploymentCause, PromotionStatus, SignerChanged
+from ai_infra_indexer.exceptions import ProjectionRefused
 from ai_infra_indexer.projection import RULES, Mode, project
 
 UNSEQUENCED = {"serving.window", "serving.profile", "audit.checkpoint"}
@@ -37,6 +38,25 @@ def test_any_event_projects_to_the_same_rows_each_time(
         assert "lane" not in change.key
         assert not set(change.key) & set(change.values)
         assert not set(change.values) & set(change.on_insert)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 201 + "]" * 201, "[1e131071]", '{"a":1E+0001000}', "[" + "9" * 1_000 + "]", "[0." + "1" * 1_000 + "]"],
+)
+def test_json_that_nobody_could_read_back_costs_an_event_its_rows(world: Any, text: str) -> None:
+    event = world.verifier().verify(world.say("orchestrator", world.queued(hyperparams_json=text)))
+    with pytest.raises(ProjectionRefused):
+        project(0, event)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a":"[[1e131071"}', "[1e308,-0.5,true,1e-7]", '{"a":"\\"[["}', '"' + '\\"' * 20_000, "{"]
+)
+def test_other_json_and_what_is_none_is_the_database_s_to_judge(world: Any, text: str) -> None:
+    event = world.verifier().verify(world.say("orchestrator", world.queued(hyperparams_json=text)))
+    [job] = project(0, event)
+    assert job.values["hyperparams"] == text
 
 
 def test_a_keyring_brings_its_keys(world: Any) -> None:

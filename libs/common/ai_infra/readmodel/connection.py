@@ -5,11 +5,13 @@ A password in the URL must never reach an error message: only host, port and dat
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
+from psycopg.types.json import set_json_loads
 
 from ai_infra.errors import ConfigurationError
 from ai_infra.readmodel.exceptions import DatabaseUnavailable
@@ -33,18 +35,29 @@ def connect(
         settings += " -c default_transaction_read_only=on"
     parts.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
     try:
-        return psycopg.connect(**{**parts, "options": settings, "application_name": application, **options})
+        connection = psycopg.connect(**{**parts, "options": settings, "application_name": application, **options})
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(
             f"Postgres at {where(url)} does not answer ({_first_line(error)}); start it (`ai-infra dev up`) "
             "or set AI_INFRA_DATABASE_URL"
         ) from None
+    set_json_loads(_json, connection)
+    return connection
 
 
 def where(url: str) -> str:
     """host:port/database of a URL, without user and password: fit for messages."""
     parts = conninfo_to_dict(url)
     return f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+
+
+def _json(text: str | bytes) -> Any:
+    """JSON of a row. Anybody may have said it: what Python does not take (too deep, a number too long) is none, and
+    keeps no other row from whoever reads."""
+    try:
+        return json.loads(text)
+    except (RecursionError, ValueError):
+        return None
 
 
 def _first_line(error: Exception) -> str:

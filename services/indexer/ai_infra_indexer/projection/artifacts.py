@@ -14,7 +14,7 @@ from ai_infra.events.generated import (
     EvaluationRecorded,
 )
 from ai_infra.manifest.registration import unverified_registration
-from ai_infra_indexer.projection.rows import Mode, RowChange, Sequenced, Value, as_json
+from ai_infra_indexer.projection.rows import Mode, RowChange, Sequenced, Value, as_json, foreign_json
 
 
 def edge(
@@ -102,7 +102,7 @@ def registered(said: Sequenced[ArtifactRegistered]) -> tuple[RowChange, ...]:
         "container_digest": body.container_digest,
         "dataset_refs": as_json(body.dataset_refs),
         "parent_artifacts": as_json(body.parent_artifacts),
-        "metadata": body.metadata_json,
+        "metadata": foreign_json(body.metadata_json),
         "created_by": body.created_by,
         "keyring_version": body.keyring_version,
         "registered_at": said.at,

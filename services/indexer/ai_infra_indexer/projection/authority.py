@@ -15,7 +15,7 @@ from ai_infra.events.generated import (
     SignerChanged,
 )
 from ai_infra.trust.keyring_document import draft
-from ai_infra_indexer.projection.rows import Mode, RowChange, Sequenced, Value, as_json
+from ai_infra_indexer.projection.rows import Mode, RowChange, Sequenced, Value, as_json, foreign_json
 
 
 def signers(said: Sequenced[SignerChanged]) -> tuple[RowChange, ...]:
@@ -53,7 +53,7 @@ def _keys(said: Sequenced[SignerChanged]) -> list[RowChange]:
 def policy(said: Sequenced[PolicyChanged]) -> tuple[RowChange, ...]:
     body = said.body
     row: dict[str, Value] = {
-        "policy": body.policy_json,
+        "policy": foreign_json(body.policy_json),
         "policy_sha256": body.policy_sha256,
         "reason": body.reason,
         "at": said.at,
@@ -82,7 +82,7 @@ def operator(said: Sequenced[OperatorAction]) -> tuple[RowChange, ...]:
     row: dict[str, Value] = {
         "action": body.action,
         "target": body.target,
-        "arguments": body.arguments_json or "{}",
+        "arguments": foreign_json(body.arguments_json or "{}"),
         "reason": body.reason,
         "operator": body.operator,
         "event_id": said.event.id,

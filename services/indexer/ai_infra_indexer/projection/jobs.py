@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ai_infra.events.generated import JobCancelRequested, JobQueued, JobStatus
-from ai_infra_indexer.projection.rows import Mode, RowChange, Sequenced, Value, as_json
+from ai_infra_indexer.projection.rows import Mode, RowChange, Sequenced, Value, as_json, foreign_json
 
 
 def _first(said: Sequenced[Any]) -> dict[str, Value]:
@@ -25,7 +25,7 @@ def queued(said: Sequenced[JobQueued]) -> tuple[RowChange, ...]:
         "code_ref": body.code_ref,
         "container_digest": body.container_digest,
         "dataset_refs": as_json(body.dataset_refs),
-        "hyperparams": body.hyperparams_json,
+        "hyperparams": foreign_json(body.hyperparams_json),
         "seed": body.seed,
         "training_cmd": as_json(body.training_cmd),
         "cpu_millis": body.resources.cpu_millis,

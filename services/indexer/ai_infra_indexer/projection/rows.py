@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from datetime import datetime
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import orjson
 
 from ai_infra.events.body import Body
 from ai_infra.events.event import Event
 from ai_infra.events.values import value
+from ai_infra_indexer.exceptions import ProjectionRefused
 
 B_co = TypeVar("B_co", bound=Body, covariant=True)
+
+MAX_DEPTH: Final = 200  # of foreign JSON; Python's own reader ends below a thousand
+
+_STRINGS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # one that does not end takes all: no second look at it
+_ENDLESS: Final = re.compile(r"[eE][+-]?0*[0-9]{4}|[0-9.]{1000}")
+_BRACKETS: Final = re.compile(r"[\[\]{}]")
 Value = str | int | bool | datetime | None
 
 
@@ -78,6 +86,21 @@ def as_json(value: Any) -> Json:
     return Json(
         orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_SORT_KEYS).decode()
     )
+
+
+def foreign_json(text: str) -> str:
+    """JSON text that a sender wrote, for a jsonb column. Raises ProjectionRefused for what nobody could read back from
+    there: a number like 1e131071, which Postgres keeps in some bytes and writes out with all its digits, so that a row
+    is 600 MB; and what is nested deeper than readers go. What is no JSON at all is left to the database to refuse."""
+    bare = _STRINGS.sub("", text)
+    if _ENDLESS.search(bare) is not None:
+        raise ProjectionRefused("a JSON text has a number of more than a thousand digits")
+    depth = 0
+    for bracket in _BRACKETS.findall(bare):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_DEPTH:
+            raise ProjectionRefused(f"a JSON text is nested deeper than {MAX_DEPTH}")
+    return text
 
 
 def _plain(value: Any) -> Any:
