@@ -31,6 +31,7 @@ from ai_infra_indexer.store import Connection, append, ensure_lane, read_head, r
 log = structlog.get_logger(__name__)
 
 CHUNK_ENTRIES: Final = 2_048  # in a transaction: each costs a commit and some twenty statements, whatever its size
+CHUNK_BYTES: Final = 16 << 20  # and no more than this, since a chunk is held in memory, several times over
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +95,13 @@ def restore(connection: Connection, archived: ArchivedLane, size: int, keyrings:
 
 def in_chunks(bundles: Iterable[tuple[int, list[bytes]]]) -> Iterator[tuple[int, list[bytes]]]:
     """Bundles taken together, so that a transaction is worth it; each with the position of its first entry."""
-    first, raws = 0, list[bytes]()
+    first, size, raws = 0, 0, list[bytes]()
     for position, more in bundles:
         if not raws:
-            first = position
+            first, size = position, 0
         raws += more
-        if len(raws) >= CHUNK_ENTRIES:
+        size += sum(map(len, more))
+        if len(raws) >= CHUNK_ENTRIES or size >= CHUNK_BYTES:
             yield first, raws
             raws = []
     if raws:
