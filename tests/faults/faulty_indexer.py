@@ -63,8 +63,8 @@ class Plan:
 def start(
     plan: Plan, env: Mapping[str, str], directory: Path, log: Path, writes: Path, clock: Path | None = None
 ) -> ForkServerProcess:
-    """An indexer with the environment `env`, in `directory`. It appends the name of every write to the file `writes`,
-    once it is done, and everything that it says to `log`. Its clock is wrong by the seconds in the file `clock`."""
+    """An indexer with the environment `env`, in `directory`. For every write a line goes to the file `writes`, its
+    name once it is done, and what it says to `log`. Its clock is wrong by the seconds in the file `clock`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([NAME])
     started = context.Process(target=_run, args=(plan, dict(env), directory, log, writes, clock), daemon=True)
@@ -110,7 +110,11 @@ class Faults:
             raise refused(f"refused by a test: {what}")
         if fails is How.HALT:
             return self._halted(what, do)
-        result = do()
+        try:
+            result = do()
+        except BaseException:
+            os.write(self._writes, f"failed {what}\n".encode())  # a put where the same bytes are, for one
+            raise
         os.write(self._writes, f"{what}\n".encode())
         if fails is How.DIE:
             os.kill(os.getpid(), signal.SIGKILL)
