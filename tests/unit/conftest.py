@@ -8,6 +8,7 @@ import structlog
 
 @pytest.fixture(autouse=True)
 def quiet_logs() -> None:
+    structlog.reset_defaults()  # a command in an earlier test has set a level of its own
     structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
 
 
