@@ -184,7 +184,9 @@ def test_a_witness_that_may_only_read_has_its_word_taken_in_by_the_operator(town
     key.chmod(0o600)
     mine = ["--key", f"file:{key}", "--name", "witness.example/w1"]
     vkey = command(town, "audit", "witness", *mine, "--show-vkey")[1]["vkey"]
-    log_key = base64.b64encode(next(k.public_key for k in town.keyring.keys.values() if k.use == "audit")).decode()
+    log_key = base64.b64encode(
+        next(key.public_key for key in audit_keys(town.keyring, town.settings.log.origin, standing=True))
+    ).decode()
     bucket, out = f"s3://{town.settings.objects.archive_bucket}", tmp_path / "out"
     look = [*mine, "--log", bucket, "--origin", town.settings.log.origin, "--state", str(tmp_path / "state")]
     code, saw = command(town, "audit", "witness", *look, "--log-key", log_key, "--once", "--out", str(out))

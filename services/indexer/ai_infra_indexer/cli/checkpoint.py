@@ -75,7 +75,7 @@ def newest(
 def keys(
     lane: Lane = None, archive: Archive = None, origin: Origin = None, roots: RootKeys = None, json: Json = False
 ) -> None:
-    """The log's public keys, as verifier keys: for witnesses, and for tools that nobody here wrote."""
+    """The log's public keys that count, as verifier keys: for witnesses, and for tools that nobody here wrote."""
     settings = load_settings()
     reader = archive_reader(settings, archive)
     pinned = pinned_roots(settings, roots)
@@ -86,7 +86,7 @@ def keys(
         if archived.note() is None:
             continue
         _, keyring, _ = lane_keyring(settings, archived, pinned, database=archive is None)
-        for key in audit_keys(keyring, archived.origin):
+        for key in audit_keys(keyring, archived.origin, standing=True):
             found.append({"lane": number, "origin": archived.origin, "keyring": keyring.version, "vkey": str(key)})
     show(found, json=json, table="\n".join(item["vkey"] for item in found) or "The log has no keyring yet.")
 
