@@ -146,6 +146,7 @@ def test_keys_are_rotated_and_revoked_under_load_and_nothing_is_lost(town: Town,
 def test_without_an_audit_key_that_counts_nothing_becomes_final_until_one_is_made(town: Town, tmp_path: Path) -> None:
     for key in counting(town, AUDIT):
         keys(town, tmp_path, "revoke", key, "--reason", "stolen")
+    assert wait_until(lambda: "the audit key" in readiness(town), PATIENCE), readiness(town)
     world = town.world("no-audit-key")
     record = world.say("orchestrator", world.queued("job-no-audit-key"))
     town.send(record)
@@ -156,7 +157,6 @@ def test_without_an_audit_key_that_counts_nothing_becomes_final_until_one_is_mad
             return model.event(event_id) is not None
 
     assert wait_until(projected, PATIENCE), "what is said is entered all the same"
-    assert wait_until(lambda: "the audit key" in readiness(town), PATIENCE), readiness(town)
     with urlopen(f"{town.stack.service_url('indexer')}/metrics", timeout=10) as answer:
         assert 'ai_infra_indexer_key_stands{use="audit"} 0.0' in answer.read().decode()
     with ReadModel(town.settings.database.url) as model:
