@@ -10,7 +10,7 @@ PACKAGES := -p ai_infra -p ai_infra_trainer -p ai_infra_registry -p ai_infra_pro
 help:
 	@echo 'make demo         the main job, end to end, on real data; leaves the stack and the services up'
 	@echo 'make down         stop everything that was started here'
-	@echo 'make test         lint, types and all tests on a real stack (about fifteen minutes on two cores)'
+	@echo 'make test         lint, types and all tests on a real stack (about eleven minutes on two cores)'
 	@echo 'make unit         the tests that need no stack (seconds)'
 	@echo 'make lint         ruff, mypy, dependencies between rooms, stale generated code, secrets'
 	@echo 'make soak         the long variants of the fault tests, and a long search for what breaks a property'
@@ -49,13 +49,14 @@ lint: setup
 unit: setup
 	@$(PY) -m pytest tests/unit -n auto
 
-# System tests mostly wait for a real broker, so two workers, each with a stack of its own, take half the time. Faults get
-# an emptied stack: what system tests said is no part of their reckoning. The last thing it prints is pytest's own summary.
+# System tests mostly wait for a real broker, so four workers, each with a stack of its own (about 1 GB), take a third of
+# the time. Faults get emptied stacks: what system tests said is no part of their reckoning. The last thing it prints is
+# pytest's own summary.
 test: lint
 	@$(PY) -m pytest tests/unit -n auto -q
 	@$(PY) -m ai_infra.cli.main dev fetch
-	@$(PY) -m pytest tests/conformance tests/system -n 2 --dist loadfile
-	@$(PY) -m pytest tests/faults
+	@$(PY) -m pytest tests/conformance tests/system -n 4 --dist loadfile
+	@$(PY) -m pytest tests/faults -n 2 --dist loadfile
 
 soak: setup
 	@SOAK=1 $(PY) -m pytest tests/unit -n auto -q --timeout 3600
