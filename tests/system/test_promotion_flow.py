@@ -133,6 +133,10 @@ def test_asking_again_with_the_same_idempotency_key_is_one_promotion(
         for _ in range(3)
     ]
     results = [client.wait(p, timeout=60) for p in asked]
+    late = client.request_promotion(
+        model=model, artifact_id=artifact, env="dev", reason="once", idempotency_key="run-7"
+    )  # all answers lie before it
+    results.append(client.wait(late, timeout=60))
     assert len({r.promotion_id for r in results}) == 1
     assert len(client.history(DeploymentChanged, model=model)) == 1
 

@@ -30,6 +30,7 @@ from ai_infra.events.generated import (
     ManifestSignature,
     PromotionDecided,
     PromotionKind,
+    PromotionRequested,
     PromotionStatus,
     Reason,
 )
@@ -208,6 +209,43 @@ def test_a_promotion_is_done_when_it_is_applied_and_its_deployment_is_there_in_a
         assert watch.see(event(deployed("other"))) is None
         found = [r for r in (watch.see(e) for e in order) if r is not None]
         assert (found[0].artifact_id, found[0].revision) == ("a", 3)
+
+
+def asked(artifact: str = "a") -> PromotionRequested:
+    return PromotionRequested(
+        promotion_id="p",
+        artifact_id=artifact,
+        model="m",
+        target_env=Environment.PROD,
+        reason="r",
+        evaluation_id=None,
+        confidence_e6=None,
+        evidence=(),
+        traffic_percent=None,
+        manifest_signature_id=None,
+        expected_current_artifact_id=None,
+        idempotency_key="k",
+        emergency=False,
+        not_after=None,
+        requested_by="o",
+    )
+
+
+def test_a_promotion_that_was_asked_for_before_has_the_answers_of_then() -> None:
+    story = [event(decided(PromotionStatus.APPLIED)), event(deployed()), event(asked(), "e0")]
+    for order in permutations(story):
+        watch = PromotionWatch("p", "e1", asked())
+        found = [r for r in (watch.see(e) for e in (*order, event(asked(), "e1"))) if r is not None]
+        assert found[0].revision == 3
+
+
+def test_what_was_asked_under_the_id_of_another_promotion_waits_for_its_own_refusal() -> None:
+    story = [event(decided(PromotionStatus.APPLIED)), event(deployed()), event(asked("another"), "e0")]
+    for order in permutations(story):
+        watch = PromotionWatch("p", "e1", asked())
+        assert [watch.see(e) for e in (*order, event(asked(), "e1"), event(refused("e0")))] == [None] * 5
+        with pytest.raises(EventRefusedError):
+            watch.see(event(refused("e1")))
 
 
 @pytest.mark.parametrize("kind", [PromotionStatus.REJECTED, PromotionStatus.EXPIRED, PromotionStatus.REVOKED])

@@ -179,11 +179,14 @@ class Client(Wishes):
         AnswerTimeout after `timeout` seconds: then wait again, nothing is missed.
         """
         event_id = what.published.id if what.published else None
+        known = what.published.positions if what.published else {}
+        lane = lane_of(what.model, self.settings.log.lanes)
         if isinstance(what, Job):
             jobs = JobWatch(what.job_id, event_id)
-            return self._watch(jobs, what.model, what.published, timeout, f"job {what.job_id}")
-        promotions = PromotionWatch(what.promotion_id, event_id)
-        return self._watch(promotions, what.model, what.published, timeout, f"promotion {what.promotion_id}")
+            return self._watch(jobs, what.model, lane, known, timeout, f"job {what.job_id}")
+        promotions = PromotionWatch(what.promotion_id, event_id, what.again)
+        known = {} if what.again else known
+        return self._watch(promotions, what.model, lane, known, timeout, f"promotion {what.promotion_id}")
 
     def wait_for(
         self,
@@ -200,7 +203,8 @@ class Client(Wishes):
         """
         topics = answer_topics(published.type) if types is None else event_types(types)
         watch = PredicateWatch(published.id, topics, until)
-        return self._watch(watch, published.model, published, timeout, f"{published.type} {published.id}")
+        name = f"{published.type} {published.id}"
+        return self._watch(watch, published.model, published.lane, published.positions, timeout, name)
 
     def job(self, job_id: str, *, model: str) -> Job:
         """A job that was asked for elsewhere, to wait for: it is looked for in all that Kafka still has."""
@@ -288,10 +292,9 @@ class Client(Wishes):
             for record in records
         ]
 
-    def _watch(self, watch: Watch[T], model: str, published: Published | None, timeout: float, name: str) -> T:
+    def _watch(self, watch: Watch[T], model: str, lane: int, known: Mapping[str, int], timeout: float, name: str) -> T:
+        """`known`: from where on answers can lie, by topic; without it, all that Kafka has is read."""
         deadline = time.monotonic() + timeout
-        lane = published.lane if published is not None else lane_of(model, self.settings.log.lanes)
-        known: Mapping[str, int] = published.positions if published is not None else {}
         offsets = {(topic, lane): known[topic] for topic in watch.topics if topic in known}
         offsets |= starts(self._admin, [(topic, lane) for topic in watch.topics if topic not in known])
         reader = self._reader(offsets)

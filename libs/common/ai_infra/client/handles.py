@@ -13,12 +13,16 @@ from ai_infra.events.generated import (
     Environment,
     JobStatus,
     PromotionDecided,
+    PromotionRequested,
+    RollbackRequested,
 )
+
+PromotionAsked = PromotionRequested | RollbackRequested
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """An event that was sent. `positions` say where, per topic, answers to it can begin: nothing before is one."""
+    """An event that was sent. `positions` say where, per topic, answers to this event can begin."""
 
     id: str
     type: str
@@ -41,12 +45,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """A promotion or a rollback that was asked for."""
+    """A promotion or a rollback that was asked for. `again`: what was asked, where its id is not new with this wish, so
+    that it may have been asked and answered before."""
 
     promotion_id: str
     model: str
     env: Environment
     published: Published | None = None
+    again: PromotionAsked | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from ai_infra.client.exceptions import (
     NegativeAnswer,
     PromotionRejectedError,
 )
-from ai_infra.client.handles import JobResult, PromotionResult
+from ai_infra.client.handles import JobResult, PromotionAsked, PromotionResult
+from ai_infra.events.codec import encode_body
 from ai_infra.events.event import Event
 from ai_infra.events.generated import (
     ArtifactProduced,
@@ -141,15 +142,21 @@ class JobWatch:
 
 
 class PromotionWatch:
-    """From a request to the deployment that it became, or to why it became none."""
+    """From a request to the deployment that it became, or to why it became none.
 
-    def __init__(self, promotion_id: str, event_id: str | None) -> None:
+    `again`: what was asked under an id that may have been asked for before. Then all answers may lie before it; they
+    count if the first request of that id asked the same. If not, it gets a refusal of its own.
+    """
+
+    def __init__(self, promotion_id: str, event_id: str | None, again: PromotionAsked | None = None) -> None:
         self._promotion_id = promotion_id
         self._ids = set() if event_id is None else {event_id}
+        self._again = None if again is None else encode_body(again)
+        self._first: bytes | None = None
         self._refusals: list[Event[EventRefused]] = []
         self._decision: Event[PromotionDecided] | None = None
         self._deployment: Event[DeploymentChanged] | None = None
-        asked = () if event_id else (PromotionRequested.TOPIC, RollbackRequested.TOPIC)
+        asked = (PromotionRequested.TOPIC, RollbackRequested.TOPIC) if event_id is None or again is not None else ()
         self.topics = (*answer_topics(PromotionRequested.TOPIC), *asked)
 
     def see(self, event: Event[Any]) -> PromotionResult | None:
@@ -158,22 +165,17 @@ class PromotionWatch:
             case EventRefused():
                 self._refusals.append(event)
             case PromotionRequested() | RollbackRequested() if body.promotion_id == self._promotion_id:
-                self._ids.add(event.id)
+                self._first = self._first or encode_body(body)
+                if self._again is None:
+                    self._ids.add(event.id)
             case DeploymentChanged() if body.promotion_id == self._promotion_id:
                 self._deployment = event
             case PromotionDecided() if body.promotion_id == self._promotion_id:
                 self._decision = event
-                if body.status in _PROMOTION_ENDED_BADLY:
-                    raise PromotionRejectedError(
-                        f"promotion {self._promotion_id} is {body.status}: {_sentences(body.reasons)}",
-                        reasons=body.reasons,
-                        event=event,
-                        code=body.reasons[0].code if body.reasons else body.status.value,
-                    )
             case _:
                 return None
         _raise_refusal(self._refusals, self._ids)
-        return self._result()
+        return self._result() if self._again is None or self._again == self._first else None
 
     def seen(self) -> str:
         """What is known so far."""
@@ -184,12 +186,20 @@ class PromotionWatch:
 
     def _result(self) -> PromotionResult | None:
         decision, deployment = self._decision, self._deployment
-        if decision is None or deployment is None or decision.body.status != PromotionStatus.APPLIED:
+        if decision is None:
+            return None
+        decided = decision.body
+        if decided.status in _PROMOTION_ENDED_BADLY:
+            raise PromotionRejectedError(
+                f"promotion {self._promotion_id} is {decided.status}: {_sentences(decided.reasons)}",
+                reasons=decided.reasons,
+                event=decision,
+                code=decided.reasons[0].code if decided.reasons else decided.status.value,
+            )
+        if deployment is None or decided.status != PromotionStatus.APPLIED:
             return None
         body = deployment.body
-        return PromotionResult(
-            self._promotion_id, decision.body.artifact_id, body.env, body.revision, decision, deployment
-        )
+        return PromotionResult(self._promotion_id, decided.artifact_id, body.env, body.revision, decision, deployment)
 
 
 class PredicateWatch(Generic[T]):

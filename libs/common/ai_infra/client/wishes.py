@@ -152,7 +152,7 @@ class Wishes:
             requested_by=self.principal,
         )
         published = self.publish(body, subject=body.promotion_id)
-        return Promotion(body.promotion_id, model, body.target_env, published)
+        return Promotion(body.promotion_id, model, body.target_env, published, None if promotion_id is None else body)
 
     def request_rollback(
         self: _Says,
@@ -176,7 +176,7 @@ class Wishes:
             requested_by=self.principal,
         )
         published = self.publish(body, subject=body.promotion_id)
-        return Promotion(body.promotion_id, model, body.target_env, published)
+        return Promotion(body.promotion_id, model, body.target_env, published, None if promotion_id is None else body)
 
     def revoke_artifact(self: _Says, *, model: str, artifact_id: str, reason: str) -> Published:
         """Say that an artifact must no longer be used. Needs a role for it."""
