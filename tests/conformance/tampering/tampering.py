@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.unit.indexer.forging import Forger
+from tests.conformance.tampering.forging import Forger
 from tests.unit.indexer.log_folder import LANES, ORIGIN, LogFolder
 
 from ai_infra.objects.reader import FolderReader

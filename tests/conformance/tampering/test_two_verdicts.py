@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conformance.tampering.forging import Forger, Header, sign_header
 from tests.properties import SOAK
-from tests.unit.indexer.forging import Forger, Header, sign_header
 from tests.unit.indexer.log_folder import LANES, ORIGIN, LogFolder
 
 from ai_infra.events.canonical import canonical_json, sha256_hex

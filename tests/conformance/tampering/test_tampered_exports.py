@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
-from tests.unit.indexer.forging import flip
+from tests.conformance.tampering.forging import flip
 from tests.unit.indexer.log_folder import LANES, ORIGIN, LogFolder, model_in, put
 
 from ai_infra.events.canonical import sha256_hex

@@ -12,9 +12,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.unit.indexer.forging import Forger, Header, long_delegation, sign_header, with_delegation
+from tests.conformance.tampering.forging import Forger, Header, long_delegation, sign_header, with_delegation
+from tests.conformance.tampering.tampering import NOWHERE, Case, by_audit, by_verifier, check
 from tests.unit.indexer.log_folder import LogFolder, model_in
-from tests.unit.indexer.tampering import NOWHERE, Case, by_audit, by_verifier, check
 
 from ai_infra.events import generated as g
 from ai_infra.events.canonical import sha256_hex

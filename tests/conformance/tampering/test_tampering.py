@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.indexer.forging import (
+from tests.conformance.tampering.forging import (
     LANE_0,
     Forger,
     flip,
 )
+from tests.conformance.tampering.tampering import NOWHERE, Case, by_audit, by_verifier, check
 from tests.unit.indexer.log_folder import LONG, LogFolder, put
-from tests.unit.indexer.tampering import NOWHERE, Case, by_audit, by_verifier, check
 
 from ai_infra.tlog.tree import root as tree_root
 from ai_infra.trust.signers import LocalSigner
