@@ -193,19 +193,14 @@ class _Work:
     def _say_so(self, action: str, todo: Sequence[Kept], arguments: dict[str, Any], reason: str) -> None:
         """One act for each lane that it is about, or for the model; all are in the log, or none."""
         from ai_infra.cli.acting import Operator
-        from ai_infra.events.lanes import lane_key
 
+        said = {**arguments, "objects": len(todo), "of": sorted({kept.of for kept in todo})}
         with Operator(self.settings) as operator:
-            model = self.scope.model
-            about = [(f"models/{model}", model)] if model is not None else []
-            about = about or [(f"lanes/{lane}", lane_key(lane)) for lane in self.scope.lanes]
-            said = {**arguments, "objects": len(todo), "of": sorted({kept.of for kept in todo})}
-            operator.append(
-                *(
-                    operator.action(action, target=target, key=key, arguments=said, reason=reason)
-                    for target, key in about
-                )
-            )
+            if (model := self.scope.model) is None:
+                operator.act_in_lanes(action, "lanes", dict.fromkeys(self.scope.lanes, said), reason)
+                return
+            about = f"models/{model}"
+            operator.append(operator.action(action, target=about, key=model, arguments=said, reason=reason))
 
 
 def _of_model(settings: Settings, scope: _Scope) -> list[Kept]:

@@ -29,11 +29,11 @@ from ai_infra.events.generated import (
     ProducerHeartbeat,
     SignerChanged,
 )
-from ai_infra.events.lanes import lane_key
 from ai_infra.readmodel.connection import connect
 from ai_infra.readmodel.migrations import migrate
 from ai_infra.settings import Settings, load_settings
 from ai_infra.trust.exceptions import SigningUnavailable
+from ai_infra_indexer import SERVICE
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.cli.options import Archive, Origin, RootKeys, archive_reader, pinned_roots
 from ai_infra_indexer.restoring.broadcasts import Told, places, tell
@@ -47,7 +47,6 @@ from ai_infra_indexer.restoring.services import (
     restore_service,
 )
 
-INDEXER: Final = "indexer"
 LOST: Final = (
     "events that were in Kafka and not yet in the log (whoever waits for an answer asks again; the SDK has its own "
     "signed bytes until they are acknowledged)",
@@ -96,7 +95,7 @@ def restore_bus(
     there = admin.topics()
     if missing := [spec.name for spec in topic_specs(settings) if spec.name not in there]:
         fail(f"{len(missing)} topics are missing, e.g. {missing[0]}: ai-infra topics create", code="topics_missing")
-    check_standing_still(admin, [*chosen, *(() if service else (INDEXER,))])
+    check_standing_still(admin, [*chosen, *(() if service else (SERVICE,))])
     objects, name = archive_reader(settings, archive), origin or settings.log.origin
     wanted = _wanted(chosen)
     done = Restoration()
@@ -199,18 +198,8 @@ def _restore_log(settings: Settings, lanes: Sequence[LaneLog], reason: str) -> d
             for lane in lanes:
                 place(connection, lane, places(settings, lane.events))
     with Operator(settings) as operator:
-        operator.append(
-            *(
-                operator.action(
-                    RESTORE_ACTION,
-                    target=f"bus/{lane.lane}",
-                    key=lane_key(lane.lane),
-                    arguments={"archived": lane.archived, "size": lane.size},
-                    reason=reason,
-                )
-                for lane in lanes
-            )
-        )
+        said = {lane.lane: {"archived": lane.archived, "size": lane.size} for lane in lanes}
+        operator.act_in_lanes(RESTORE_ACTION, "bus", said, reason)
     return {lane.lane: lane.size for lane in lanes}
 
 
