@@ -6,6 +6,7 @@ not be said would halt the lane of everybody; so what is for people is cut, and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, Final, TypeVar
 
@@ -48,7 +49,12 @@ def _cut(value: Any) -> Any:
     if isinstance(value, str):
         return sayable(value, _TEXT_BYTES)
     if isinstance(value, tuple):
-        return tuple(
-            Reason(code=sayable(r.code, _CODE_BYTES), detail=sayable(r.detail, _DETAIL_BYTES)) for r in value[:_REASONS]
-        )
+        return cut_reasons(value, _DETAIL_BYTES)
     return value
+
+
+def cut_reasons(reasons: Sequence[Reason], detail_bytes: int) -> tuple[Reason, ...]:
+    """As many reasons, and as much of each, as one event should carry."""
+    return tuple(
+        Reason(code=sayable(r.code, _CODE_BYTES), detail=sayable(r.detail, detail_bytes)) for r in reasons[:_REASONS]
+    )

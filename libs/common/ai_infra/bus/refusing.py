@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ai_infra.bus.fitting import cut_reasons
 from ai_infra.events.compose import consequence_id
 from ai_infra.events.event import Event
 from ai_infra.events.generated import EventRefused, Reason
-from ai_infra.events.text import sayable
 
 REASON_BYTES: Final = 1_000  # of the detail of a reason: as many as there may be are far below a body's limit
-_CODE_BYTES: Final = 100
-_REASONS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +39,7 @@ def refusal(sender: Sender, event_type: str, reasons: Sequence[Reason], *, servi
         event_hash=sender.event_hash,
         service=service,
         signer=sender.signer,
-        reasons=tuple(
-            Reason(code=sayable(r.code, _CODE_BYTES), detail=sayable(r.detail, REASON_BYTES))
-            for r in reasons[:_REASONS]
-        ),
+        reasons=cut_reasons(reasons, REASON_BYTES),
         rules=rules,
     )
 
