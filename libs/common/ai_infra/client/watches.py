@@ -165,9 +165,10 @@ class PromotionWatch:
             case EventRefused():
                 self._refusals.append(event)
             case PromotionRequested() | RollbackRequested() if body.promotion_id == self._promotion_id:
-                self._first = self._first or encode_body(body)
                 if self._again is None:
                     self._ids.add(event.id)
+                elif self._first is None:
+                    self._first = encode_body(body)
             case DeploymentChanged() if body.promotion_id == self._promotion_id:
                 self._deployment = event
             case PromotionDecided() if body.promotion_id == self._promotion_id:
