@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -53,11 +53,13 @@ class How(Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """Which writes fail, and how: by number, from 1 at the start of the process, or the first one of a name."""
+    """Which writes fail, and how: by number, from 1 at the start of the process, or the first one of a name; `behind`:
+    only once there was one of that name."""
 
     how: How = How.DIE
     at: frozenset[int] = frozenset()
     first: str = ""
+    behind: str = ""
 
 
 def start(
@@ -123,9 +125,14 @@ class Faults:
         return result
 
     def _named(self, what: str) -> bool:
-        found = what == self._plan.first
+        plan = self._plan
+        if plan.behind:
+            if what == plan.behind:
+                self._plan = replace(plan, behind="")
+            return False
+        found = what == plan.first
         if found:
-            self._plan = Plan(self._plan.how, self._plan.at)
+            self._plan = replace(plan, first="")
         return found
 
     def _halted(self, what: str, do: Callable[[], T]) -> T:
@@ -174,7 +181,8 @@ def _wrap(faults: Faults) -> None:
                 return transaction.__exit__(None, None, None)
 
             if outermost and super().execute("SELECT pg_current_xact_id_if_assigned()").fetchone() != (None,):
-                faults.write("commit", commit, self._gone)
+                notes = threading.current_thread().name == "finality"
+                faults.write("commit of notes" if notes else "commit", commit, self._gone)
             else:
                 commit()
 

@@ -203,7 +203,9 @@ def test_the_writer_remembers_the_versions_of_what_it_writes_for_good(
     growth = grow(RightEdge(), log.raws[0][:256])
     for _ in range(2):  # after a crash the same is done again
         archive.put_tiles(growth.writes)
-        archive.put_checkpoint(growth.edge, 0, archive.audit(1))
+        signed = archive.sign(growth.edge, archive.audit(1))
+        archive.keep(signed, 0)
+        archive.put_checkpoint(signed)
         written = archive.take_written()
     assert archive.take_written() == {}
     root = f"{uri}/lanes/0/"

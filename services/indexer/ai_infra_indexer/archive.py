@@ -131,19 +131,34 @@ class LaneArchive:
             ) from error
         self._written |= {w.path: s.version_id for w, s in zip(writes, stored, strict=True) if w.full and s.version_id}
 
-    def put_checkpoint(self, edge: RightEdge, covered: int, audit: SigningKey) -> OpenedCheckpoint:
-        """Sign and put the checkpoint of `edge`, over the one of size `covered`. Raises Conflict, where somebody else
-        has put one since: then this writer has lost the lane."""
+    def sign(self, edge: RightEdge, audit: SigningKey) -> OpenedCheckpoint:
+        """The checkpoint of `edge`, which is nowhere yet."""
         checkpoint = Checkpoint(self.read_side.origin, edge.size, edge.root())
-        note = sign_checkpoint(checkpoint, [NoteSigner(checkpoint.origin, audit)])
-        if edge.size // TILE_WIDTH > covered // TILE_WIDTH:
-            self._keep(edge.size, note)
+        return OpenedCheckpoint(checkpoint, (), (), sign_checkpoint(checkpoint, [NoteSigner(checkpoint.origin, audit)]))
+
+    def keep(self, signed: OpenedCheckpoint, covered: int) -> None:
+        """A checkpoint for each full tile stays for good: the lane's history of heads. `covered`: by the one before it.
+        Kept before it becomes the newest one, so that a crash between the two loses nothing: what it covers is in the
+        archive already."""
+        size = signed.checkpoint.size
+        if size // TILE_WIDTH == covered // TILE_WIDTH:
+            return
+        lock = Lock.compliance(datetime.now(UTC) + self._retention)
+        path = f"checkpoints/{size:020d}"
+        try:
+            stored = self._store.put_once(join(self._uri, path), signed.note, content_type=_NOTE_TYPE, lock=lock)
+        except Conflict:
+            # The same head signed by an older audit key: either is as good.
+            return
+        if stored.version_id:
+            self._written[path] = stored.version_id
+
+    def put_checkpoint(self, signed: OpenedCheckpoint) -> None:
+        """Put it over the one that was read or written last. Raises Conflict, where somebody else has put one since:
+        then this writer has lost the lane."""
         lock = Lock.governance(datetime.now(UTC) + SUPERSEDED_LOCK)
-        stored = self._store.put_if_match(
-            join(self._uri, "checkpoint"), note, self._etag, content_type=_NOTE_TYPE, lock=lock
-        )
-        self._etag = stored.etag
-        return OpenedCheckpoint(checkpoint, (), (), note)
+        uri = join(self._uri, "checkpoint")
+        self._etag = self._store.put_if_match(uri, signed.note, self._etag, content_type=_NOTE_TYPE, lock=lock).etag
 
     def signed_anew(self, opened: OpenedCheckpoint, edge: RightEdge, keyring: Keyring) -> OpenedCheckpoint:
         """The newest checkpoint, which `open` gave; signed anew where its key is revoked since, or something else lies
@@ -152,17 +167,6 @@ class LaneArchive:
         standing = set(audit_keys(keyring, self.read_side.origin, standing=True))
         if standing & set(opened.signed_by) and not self._covered:
             return opened
-        return self.put_checkpoint(edge, edge.size, self.audit(keyring.version))
-
-    def _keep(self, size: int, note: bytes) -> None:
-        """A checkpoint for each full tile stays for good: the lane's history of heads. Kept before it becomes the
-        newest one, so that a crash between the two loses nothing: what it covers is in the archive already."""
-        lock = Lock.compliance(datetime.now(UTC) + self._retention)
-        path = f"checkpoints/{size:020d}"
-        try:
-            stored = self._store.put_once(join(self._uri, path), note, content_type=_NOTE_TYPE, lock=lock)
-        except Conflict:
-            # The same head signed by an older audit key: either is as good.
-            return
-        if stored.version_id:
-            self._written[path] = stored.version_id
+        signed = self.sign(edge, self.audit(keyring.version))
+        self.put_checkpoint(signed)
+        return signed

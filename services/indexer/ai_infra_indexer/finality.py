@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -58,6 +58,8 @@ class FinalLane:
     """Of the consumer while it held the lane: fences a publisher that has lost it."""
     lost: AiInfraError | None = None
     announced: int = -1
+    noted: tuple[OpenedCheckpoint | None, Position | None] = (None, None)
+    """The checkpoint and the position that Postgres shows."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def archive_more(self, connection: Connection) -> bool:
@@ -75,13 +77,14 @@ class FinalLane:
             growth = grow(self.edge, entries)
             audit = self.archive.audit(keyring_version(connection, self.number, growth.edge.size))
             self.archive.put_tiles(growth.writes)
-            record_versions(connection, self.number, self.archive.take_written())
         with metrics.INDEXER_STAGE.labels("checkpoint").time():
             covered = self.checkpoint.checkpoint.size if self.checkpoint is not None else 0
-            self.checkpoint = self.archive.put_checkpoint(growth.edge, covered, audit)
+            signed = self.archive.sign(growth.edge, audit)
+            self.archive.keep(signed, covered)
+            # Before the checkpoint that moves the edge: what fails until then is put, and recorded, once more.
             record_versions(connection, self.number, self.archive.take_written())
-        self.edge, self.edge_hash = growth.edge, last_hash
-        note_checkpoint(connection, self.number, self.checkpoint)
+            self.archive.put_checkpoint(signed)
+        self.checkpoint, self.edge, self.edge_hash = signed, growth.edge, last_hash
         for stage in ("archived", "final"):
             metrics.INDEXER_POSITION.labels(str(self.number), stage).set(self.edge.size)
         return len(entries) == CHUNK
@@ -100,6 +103,26 @@ class FinalLane:
         prev_hash = decode(entries[0]).link.prev_hash or ""
         follows = rows[0][0] == self.edge.size and prev_hash == self.edge_hash
         return follows, entries, decode(entries[-1]).link.hash
+
+
+def note(connection: Connection, lanes: Iterable[FinalLane]) -> None:
+    """Shows readers of Postgres how far these lanes are, in one transaction. These are copies, what counts is in the
+    archive and in Kafka; what fails is made up for with the next note, also where nothing moves any more."""
+    behind = [(lane, (lane.checkpoint, lane.position)) for lane in lanes]
+    behind = [(lane, found) for lane, found in behind if found != lane.noted]
+    if not behind:
+        return
+    with connection.transaction():
+        for lane, (checkpoint, position) in behind:
+            if checkpoint is not None:
+                note_checkpoint(connection, lane.number, checkpoint)
+            connection.execute(
+                "UPDATE lane_progress SET published_size = %s WHERE lane = %s AND published_size < %s",
+                (position.size, lane.number, position.size),
+            )
+            forget_said(connection, lane.number, position.inputs)
+    for lane, found in behind:
+        lane.noted = found
 
 
 def note_checkpoint(connection: Connection, lane: int, opened: OpenedCheckpoint) -> None:
@@ -237,6 +260,7 @@ class Finality:
         finally:  # an archive that is away is what this metric is for
             for lane in lanes:
                 self._show_age(lane)
+        note(self._open(), lanes)
         while self._publish(lanes):
             pass
         if any(lane.number == 0 and lane.lost is None for lane in lanes):
@@ -249,6 +273,7 @@ class Finality:
                 self._step_began = time.monotonic()
                 if not lane.archive_more(self._open()) or self._stop.is_set():
                     return
+                note(self._open(), [lane])
         except (LaneLost, Conflict) as error:
             lane.lost = error
             log.warning("lane lost", lane=lane.number, code=error.code, why=str(error))
@@ -322,13 +347,7 @@ class Finality:
             if publication.after.size == size:
                 lane.announced = size
             metrics.INDEXER_POSITION.labels(str(lane.number), "published").set(publication.after.size)
-        connection = self._open()
-        for lane, publication in said:
-            connection.execute(
-                "UPDATE lane_progress SET published_size = %s WHERE lane = %s AND published_size < %s",
-                (publication.after.size, lane.number, publication.after.size),
-            )
-            forget_said(connection, lane.number, publication.after.inputs)
+        note(self._open(), [lane for lane, _ in said])
         return True
 
     def _open(self) -> Connection:

@@ -32,7 +32,7 @@ from ai_infra_indexer.companions import archive_companions, archive_schema
 from ai_infra_indexer.completeness.watch import LOOK_SECONDS as COMPLETENESS_SECONDS
 from ai_infra_indexer.completeness.watch import CompletenessWatch
 from ai_infra_indexer.exceptions import Forked
-from ai_infra_indexer.finality import Finality, FinalLane, note_checkpoint
+from ai_infra_indexer.finality import Finality, FinalLane
 from ai_infra_indexer.handover import MAX_BYTES, Handover
 from ai_infra_indexer.heads import HeadsWriter
 from ai_infra_indexer.inputs import Around
@@ -217,7 +217,6 @@ class Taker:
         checkpoint = taken.checkpoint
         if checkpoint is not None:
             checkpoint = archive.signed_anew(checkpoint, taken.edge, taken.keyrings.latest)
-            note_checkpoint(connection, number, checkpoint)
         stored = read_offsets(connection, number)
         sources = input_partitions(SERVICE, settings.log.lanes, number)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import psycopg
@@ -28,11 +29,19 @@ class Database:
     closed = False
     fail_once = False
 
-    def execute(self, query: str, _: Any = None) -> Database:
-        if self.fail_once and query.startswith("UPDATE lane_progress"):
-            self.fail_once = False
-            raise psycopg.OperationalError("the server closed the connection unexpectedly")
+    def __init__(self) -> None:
+        self.published: dict[int, int] = {}
+
+    def execute(self, query: str, params: Any = None) -> Database:
+        if query.startswith("UPDATE lane_progress SET published_size"):
+            if self.fail_once and params[0] > 0:
+                self.fail_once = False
+                raise psycopg.OperationalError("the server closed the connection unexpectedly")
+            self.published[params[1]] = params[0]
         return self
+
+    def transaction(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def fetchall(self) -> list[Any]:
         return []
@@ -117,6 +126,7 @@ def test_what_was_said_is_not_said_again_when_postgres_fails_behind_it(parts: An
     eventually(lambda: not database.fail_once and finality.problem is None)
     finality.add(a_lane(3, size=1))
     eventually(lambda: (3, 0) in kafka.said)
+    eventually(lambda: database.published == {0: 2, 1: 2, 2: 2, 3: 1})  # though nothing is said of three of them since
     assert sorted(kafka.said) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0)]
 
 
