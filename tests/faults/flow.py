@@ -50,12 +50,13 @@ out = pathlib.Path(os.environ["AI_INFRA_OUTPUT_DIR"])
 """
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
-    """Waits until `condition` holds; fails with `what` when it does not within `seconds`."""
+def until(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = SECONDS) -> Any:
+    """Waits until `condition` holds; fails with `what`, as it is then, when it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        late = time.monotonic() > deadline
+        assert not late, f"not within {seconds:.0f} s: {what() if callable(what) else what}"
         pause.wait(0.1)  # between two looks
     return found
 

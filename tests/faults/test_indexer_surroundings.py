@@ -52,10 +52,12 @@ class Said:
 
     def waits_for(self, what: str) -> None:
         """Until /readyz says no, and why."""
-        until(lambda: not (said := self.ready())[0] and what in said[1], f"/readyz says {what!r}: {self.ready()}")
+        until(
+            lambda: not (said := self.ready())[0] and what in said[1], lambda: f"/readyz says {what!r}: {self.ready()}"
+        )
 
     def is_well(self) -> None:
-        until(lambda: self.ready()[0], f"/readyz says yes: {self.ready()}")
+        until(lambda: self.ready()[0], lambda: f"/readyz says yes: {self.ready()}")
 
     def metric(self, name: str, **labels: str) -> float:
         text = httpx.get(f"{self._url}/metrics", timeout=10, trust_env=False).text

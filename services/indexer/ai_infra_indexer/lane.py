@@ -98,6 +98,11 @@ class Lane:
         return len(self._backlog) + len(self._order)
 
     @property
+    def severed(self) -> bool:
+        """Whether its connection to Postgres, which lanes share, has turned out to be gone."""
+        return self._connection.closed
+
+    @property
     def full(self) -> frozenset[Source]:
         """Sources of which no more should be read for now: much of them is held for causes."""
         return self._order.full

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import psycopg
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from ai_infra.bus.assignment import Assignment
 from ai_infra.bus.gauges import LaneGauges
@@ -72,7 +72,6 @@ class Indexer:
         self._retake_at: dict[int, float] = {}
         self._failures: dict[int, int] = {}
         self._proven_at: dict[int, float] = {}
-        self._paused: set[Source] = set()
         self._turned = time.monotonic()
 
     # --- readiness ------------------------------------------------------------------------------------------------
@@ -128,12 +127,12 @@ class Indexer:
             self._offer(message)
         for number, lane in list(self._lanes.items()):
             self._work(number, lane)
-        self._hold_back()
         for number, error in self._finality.lost().items():
             self._drop(number, error)
         if self._finality.failed is not None:
             raise self._finality.failed
         self._take_one()
+        self._hold_back()
         self._gauges.show_lag(self._consumer, self._positions)
 
     def _read(self) -> list[Message]:
@@ -156,16 +155,17 @@ class Indexer:
             self._lanes[partition].offer(record_from_message(message))
 
     def _hold_back(self) -> None:
-        """What is held for causes has a bound, however many events name causes that never come: a source of which a
-        lane holds much is not read before some of it is placed."""
+        """Nothing is read of a lane that is not taken. What is held for causes has a bound, however many events name
+        causes that never come: a source of which a lane holds much is not read before some of it is placed."""
+        untaken = (self._assignment.whole_lanes() | self._assignment.partial_lanes().keys()) - self._lanes.keys()
         full = {source for lane in self._lanes.values() for source in lane.full}
-        if to_pause := full - self._paused:
-            self._consumer.pause([TopicPartition(*source) for source in sorted(to_pause)])
-        if to_resume := self._paused - full:
-            self._consumer.resume([TopicPartition(*source) for source in sorted(to_resume)])
-        self._paused = full
+        self._membership.hold({place for number in untaken for place in self._assignment.partitions_of(number)} | full)
 
     def _work(self, number: int, lane: Lane) -> None:
+        if lane.severed:
+            # Seen now, and not when it has something to enter: what it takes to be worked again may be away by then.
+            self._drop(number, UnavailableError("the connection to Postgres is gone"))
+            return
         try:
             entered = lane.turn()
         except (LaneLost, *_POSTGRES_AWAY, UnavailableError) as error:
@@ -211,10 +211,8 @@ class Indexer:
         final.group_metadata = self._consumer.consumer_group_metadata()
         self._finality.add(final)
         self._proven_at[number] = time.monotonic() + PROVEN_SECONDS
-        places = self._assignment.partitions_of(number)
-        for topic, partition in places:
-            self._consumer.seek(TopicPartition(topic, partition, lane.read_to[(topic, partition)]))
-        self._consumer.resume([TopicPartition(topic, partition) for topic, partition in places])
+        for place in self._assignment.partitions_of(number):
+            self._membership.seek(place, lane.read_to[place])
         metrics.BUS_LANES.labels(SERVICE).set(len(self._lanes))
         log.info("lane taken", lane=number, size=lane.head.size)
 
@@ -228,19 +226,13 @@ class Indexer:
     def _drop(self, number: int, error: BaseException) -> None:
         """Forget a lane that can't go on; it is taken anew from what is durable."""
         self._forget(number)
-        if any(p == number for _, p in self._held()):
-            self._consumer.pause([TopicPartition(t, p) for t, p in self._held() if p == number])
         self._put_off(number, error)
 
     def _forget(self, *numbers: int) -> None:
         for number in numbers:
             self._lanes.pop(number, None)
-        self._paused = {source for source in self._paused if source[1] not in numbers}
         self._finality.remove(*numbers)
         metrics.BUS_LANES.labels(SERVICE).set(len(self._lanes))
-
-    def _held(self) -> list[Source]:
-        return [(p.topic, p.partition) for p in self._consumer.assignment()]
 
     def _give_up(self, places: list[Source]) -> None:
         numbers = sorted({number for _, number in places})

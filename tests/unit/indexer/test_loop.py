@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -54,3 +56,21 @@ def test_a_lane_that_is_given_and_not_taken_yet_is_not_ready() -> None:
     assert indexer.check_lanes() is None
     indexer._assignment.add([("a.b", 3)])
     assert "lane 3 is being taken" in (indexer.check_lanes() or "")
+
+
+class Severed:
+    """A lane whose connection to Postgres is gone."""
+
+    severed = True
+    full: frozenset[tuple[str, int]] = frozenset()
+    read_to: Mapping[tuple[str, int], int] = MappingProxyType({})
+
+
+def test_all_lanes_are_given_up_with_the_connection_that_they_share_and_not_when_each_has_something_to_enter() -> None:
+    finality = Finality(nothing, nothing, nothing, interval_s=1)  # type: ignore[arg-type]  # has no lane to publish
+    indexer = Indexer(CONFIG, ("a.b",), take, finality, lambda: None)
+    indexer._membership.joined = True
+    indexer._lanes |= {0: Severed(), 1: Severed()}  # type: ignore[dict-item]  # of a lane only this is asked
+    indexer.turn()
+    assert indexer.lanes == []
+    assert "lane 0 stands still: the connection to Postgres is gone" in (indexer.check_lanes() or "")
