@@ -219,6 +219,20 @@ def test_the_writer_remembers_the_versions_of_what_it_writes_for_good(
         assert recorded_versions(connection, 0) == written
 
 
+def test_of_a_lane_that_grows_slowly_a_checkpoint_is_kept_once_an_hour(log: LogFolder, bucket: Bucket) -> None:
+    world, uri = log.worlds[0], f"{bucket.uri}-slow"
+    times = {10: 0.0, 11: 3_599.0, 12: 3_600.0, 13: 7_199.0, 14: 7_201.0}
+    clock = iter(times.values()).__next__
+    archive = LaneArchive(
+        bucket.store, uri, ORIGIN, 0, lambda _: world.signers["audit-1"], retention_days=1, clock=clock
+    )
+    edge = RightEdge()
+    for size in times:
+        covered, edge = edge.size, grow(edge, log.raws[0][edge.size : size]).edge
+        archive.keep(archive.sign(edge, archive.audit(1)), covered)
+    assert archive.read_side.kept_sizes() == [10, 12, 14]
+
+
 @pytest.mark.parametrize("what", ["a marker over the checkpoint", "junk over the checkpoint"])
 def test_a_writer_goes_on_from_the_checkpoint_below_what_covers_it(log: LogFolder, bucket: Bucket, what: str) -> None:
     """Or a lane whose checkpoint is out of sight would be begun anew."""

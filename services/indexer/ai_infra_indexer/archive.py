@@ -8,6 +8,8 @@ histories of this lane exist, and nothing more is written.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -35,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 LOOKED_BACK: Final = 16  # versions of the checkpoint: a writer that was stopped left the last true one near the top
 SUPERSEDED_LOCK: Final = timedelta(days=1)
+KEPT_EVERY: Final = 3_600.0  # seconds: of a lane that grows by less than a tile an hour, heads are kept for good too
 _NOTE_TYPE: Final = "text/plain; charset=utf-8"
 
 
@@ -50,8 +53,9 @@ class LaneArchive:
         audit: Callable[[int], SigningKey],
         *,
         retention_days: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`audit`: the key that signs what covers this version of the keyring, and no newer one."""
+        """`audit`: the key that signs what covers this version of the keyring, and no newer one. `clock`: seconds."""
         self.audit = audit
         self.read_side = ArchivedLane(BucketReader(store, uri), log_origin, lane)
         self._store = store
@@ -60,6 +64,8 @@ class LaneArchive:
         self._etag: str | None = None
         self._covered = False  # whether something else lies over the newest checkpoint
         self._written: dict[str, str] = {}
+        self._clock = clock
+        self._kept_at = -math.inf
 
     def take_written(self) -> dict[str, str]:
         """The VersionIds of what was written for good since this was asked last, by path below the lane."""
@@ -137,21 +143,22 @@ class LaneArchive:
         return OpenedCheckpoint(checkpoint, (), (), sign_checkpoint(checkpoint, [NoteSigner(checkpoint.origin, audit)]))
 
     def keep(self, signed: OpenedCheckpoint, covered: int) -> None:
-        """A checkpoint for each full tile stays for good: the lane's history of heads. `covered`: by the one before it.
-        Kept before it becomes the newest one, so that a crash between the two loses nothing: what it covers is in the
-        archive already."""
-        size = signed.checkpoint.size
-        if size // TILE_WIDTH == covered // TILE_WIDTH:
+        """A checkpoint for each full tile stays for good, and one an hour, the first that this writer signs among them:
+        the lane's history of heads. `covered`: by the one before it. Kept before it becomes the newest one, so that a
+        crash between the two loses nothing: what it covers is in the archive already."""
+        size, now = signed.checkpoint.size, self._clock()
+        if size // TILE_WIDTH == covered // TILE_WIDTH and now - self._kept_at < KEPT_EVERY:
             return
         lock = Lock.compliance(datetime.now(UTC) + self._retention)
         path = f"checkpoints/{size:020d}"
         try:
             stored = self._store.put_once(join(self._uri, path), signed.note, content_type=_NOTE_TYPE, lock=lock)
         except Conflict:
-            # The same head signed by an older audit key: either is as good.
-            return
-        if stored.version_id:
-            self._written[path] = stored.version_id
+            pass  # the same head signed by an older audit key: either is as good
+        else:
+            if stored.version_id:
+                self._written[path] = stored.version_id
+        self._kept_at = now
 
     def put_checkpoint(self, signed: OpenedCheckpoint) -> None:
         """Put it over the one that was read or written last. Raises Conflict, where somebody else has put one since:
