@@ -55,7 +55,9 @@ class Watch:
 
     def _run(self) -> None:
         with psycopg.connect(self._url, autocommit=True) as connection:
-            while not self._ending.is_set():
+            ending = False
+            while not ending:
+                ending = self._ending.is_set()  # and a last look then: what somebody else has seen by now counts
                 rows = connection.execute(_LOOK).fetchall()
                 now = time.time()
                 for lane, size, covered in rows:
