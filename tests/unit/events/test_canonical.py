@@ -23,10 +23,28 @@ _values = st.recursive(
     max_leaves=12,
 )
 
+_any_json = st.recursive(
+    st.none() | st.booleans() | _texts | _integers | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=4) | st.tuples(inner) | st.dictionaries(_texts, inner, max_size=4),
+    max_leaves=12,
+)
+
 
 @given(_values)
 def test_canonical_json_agrees_with_an_independent_implementation_of_rfc_8785(value: object) -> None:
     assert canonical_json(value) == rfc8785.dumps(value)  # type: ignore[arg-type]
+
+
+@given(_any_json)
+def test_any_json_is_written_as_an_independent_implementation_of_rfc_8785_writes_it(value: object) -> None:
+    assert canonical_json_numbers(value) == rfc8785.dumps(value)  # type: ignore[arg-type]
+
+
+def test_what_is_nested_deeply_has_a_form_too() -> None:
+    nested: object = "x"
+    for _ in range(300):
+        nested = [nested]
+    assert canonical_json_numbers(nested) == b"[" * 300 + b'"x"' + b"]" * 300
 
 
 def test_control_characters_quotes_and_other_scripts_are_escaped_as_the_rfc_says() -> None:
@@ -69,8 +87,9 @@ def test_lone_surrogates_are_refused(value: object) -> None:
 
 def test_fractions_are_written_as_ecmascript_does_where_they_are_allowed() -> None:
     assert canonical_json_numbers({"b": [1e21, 0.1, -0.0, True], "a": 5e-324}) == b'{"a":5e-324,"b":[1e+21,0.1,0,true]}'
-    with pytest.raises(CanonicalError):
-        canonical_json_numbers(float("inf"))
+    for none in (float("inf"), MAX_INTEGER + 1, {1: "x"}, [b"x"], {"a": datetime(2026, 1, 1, tzinfo=UTC)}):
+        with pytest.raises(CanonicalError):
+            canonical_json_numbers(none)
 
 
 def test_sha256_is_lowercase_hex() -> None:

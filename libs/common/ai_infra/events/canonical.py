@@ -7,6 +7,7 @@ number or a bool, nor accept what orjson would quietly convert (datetimes, datac
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -31,6 +32,9 @@ def canonical_json(value: object) -> bytes:
 def canonical_json_numbers(value: Any) -> bytes:
     """RFC 8785 bytes of any JSON value, fractions and bools included. For manifests, never for what is signed bare."""
     try:
+        if _without_fractions(value):  # nearly everything, and ten times as fast
+            with suppress(orjson.JSONEncodeError):  # nested deeper than orjson goes, or with a lone surrogate
+                return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, TypeError) as error:
         raise CanonicalError(f"no canonical JSON form: {error}") from error
@@ -61,3 +65,20 @@ def _check(value: object) -> None:
             _check(item)
         return
     raise CanonicalError(f"expected text, integers, null, lists or objects; got {type(value).__name__}")
+
+
+def _without_fractions(value: Any) -> bool:
+    """Whether orjson writes it as RFC 8785 does: no fraction, no key beyond ASCII, no integer that is too large."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is int:
+        return abs(int(value)) <= MAX_INTEGER
+    if kind is list or kind is tuple:
+        return all(map(_without_fractions, value))
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) is not str or not key.isascii() or not _without_fractions(item):
+                return False
+        return True
+    return False

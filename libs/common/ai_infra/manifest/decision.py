@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from ai_infra.errors import AiInfraError
@@ -26,6 +27,7 @@ _ARTIFACT: Final = "artifact"
 _MANIFEST: Final = "manifest"
 _MAX_APPROVALS: Final = 8
 _BIG: Final = 2**53 - 1
+_REMEMBERED: Final = 256  # a replay that looks for an order of hearing reads the same few thousands of times
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ def open_decision(envelope: str | bytes, public_key: bytes) -> PromotionDecision
     return _read(open_statement(Envelope.parse(envelope), public_key, PREDICATE_TYPE))
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def unverified_decision(envelope: str) -> PromotionDecision | None:
     """What a decision's envelope states, unverified: to know where to look. None for what cannot be read."""
     try:

@@ -10,6 +10,7 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from ai_infra.errors import AiInfraError
@@ -24,6 +25,7 @@ PREDICATE_TYPE: Final = "urn:ai-infra:predicate:registration:v1"
 _ARTIFACT: Final = "artifact"
 _MANIFEST: Final = "manifest"
 _MAX_VERSION: Final = 2**31 - 1
+_REMEMBERED: Final = 256  # a replay that looks for an order of hearing reads the same few thousands of times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +133,7 @@ def open_registration(
     return registration
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def unverified_registration(envelope: str) -> Registration | None:
     """What a registration's envelope states, unverified: to know where to look. None for what cannot be read."""
     try:
