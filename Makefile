@@ -3,6 +3,9 @@
 PY := .venv/bin/python
 PACKAGES := -p ai_infra -p ai_infra_trainer -p ai_infra_registry -p ai_infra_promoter -p ai_infra_canary -p ai_infra_indexer
 
+# What was compiled is kept, whatever the shell says: else each process of the stack compiles everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup demo down test lint unit bench soak train-smoke pin clean

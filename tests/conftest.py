@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,11 @@ SESSION_MS = 6_000  # how long the lanes of a killed replica stay with it: tests
 # With Docker the same stack comes from compose.yaml, through testcontainers. Taken out of the environment at once,
 # because an AI_INFRA_* name that no setting knows is an error for the processes that the tests start.
 IN_DOCKER = os.environ.pop("AI_INFRA_TEST_DOCKER", "") == "1"
+
+# What was compiled is kept, whatever the shell says: else each worker, and each process that a test starts, compiles
+# tests and services anew, and that takes longer than most tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_configure() -> None:
