@@ -1,6 +1,6 @@
 """`ai-infra run`: a service in the foreground, or all of them, until a signal asks to stop.
 
-The signal handler only sets a flag; the service then finishes its batch and leaves its group. A second signal ends the
+The first signal only sets a flag; the service then finishes its batch and leaves its group. A second signal ends the
 process at once. SIGUSR1 writes the stacks of all threads to stderr, and so does a stop that takes too long. What ends a
 service besides a signal is an exit code other than 0: who started it (systemd, Kubernetes, `run all`) starts it anew.
 """
@@ -11,6 +11,7 @@ import contextlib
 import faulthandler
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -94,27 +95,39 @@ def run_one(name: str) -> int:
 def stop_on_signal(*, slow: float = STOP_SECONDS) -> Iterator[threading.Event]:
     """An event that SIGTERM or SIGINT sets. The second signal ends the process; `slow` seconds after the first the
     stacks of all threads go to stderr. SIGUSR1 shows them at any time."""
-    stop, heard = threading.Event(), False
+    stop = threading.Event()
+    tells, hears = socket.socketpair()
+    tells.setblocking(False)
 
-    def on_signal(number: int, _: Any) -> None:
-        nonlocal heard
-        if heard:
-            os._exit(128 + number)
-        heard = True
-        # Not here: the main thread may stand within a wait for this very event, and hold its lock.
-        threading.Thread(target=stop.set, name="stop").start()
-        faulthandler.dump_traceback_later(slow, exit=False)
+    def listen() -> None:
+        asked = False
+        while number := int.from_bytes(hears.recv(1)):  # none once `tells` is closed
+            if number in before:
+                if asked:
+                    os._exit(128 + number)
+                asked = True
+                faulthandler.dump_traceback_later(slow, exit=False)
+                stop.set()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    # Not in the handlers: the main thread runs them, and it may be within a library's call, just about to begin a long
+    # wait, or within a wait for this very event, whose lock it holds.
+    told_before = signal.set_wakeup_fd(tells.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    listener = threading.Thread(target=listen, name="signals", daemon=True)
+    listener.start()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     faulthandler.enable()  # a crash in a library's own code would else leave no word
     try:
         yield stop
     finally:
-        faulthandler.cancel_dump_traceback_later()
-        faulthandler.unregister(signal.SIGUSR1)
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(told_before)
+        tells.close()
+        listener.join()
+        hears.close()
+        faulthandler.cancel_dump_traceback_later()
+        faulthandler.unregister(signal.SIGUSR1)
 
 
 @dataclass(slots=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import threading
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from ai_infra.cli.output import Json, fail, note, rows, show, show_line
+from ai_infra.cli.run import stop_on_signal
 from ai_infra.errors import UnavailableError
 from ai_infra.objects.lane_files import note_at
 from ai_infra.objects.reader import ObjectReader, open_store
@@ -26,6 +27,7 @@ from ai_infra_indexer.witness import Look, Saw, Witness, put_durably
 
 _PROBED: Final = 8  # lanes without a checkpoint behind the last that has one, where no heads say how many there are
 _MOST_LANES: Final = 1024
+_SLOW_STOP: Final = 300.0  # seconds: a round is ended first, and a long log takes its time
 _EXIT: Final = {Saw.FORKED: 3, Saw.OLDER: 4, Saw.UNVERIFIED: 1}  # the worst of a round decides, in this order
 
 
@@ -68,10 +70,7 @@ def witness(
         )
     reader = open_store(log, settings)
     watching = Witness(signer, keys, state)
-    stop = threading.Event()
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, lambda *_: stop.set())
-    with watching.holding():
+    with nullcontext(threading.Event()) if once else stop_on_signal(slow=_SLOW_STOP) as stop, watching.holding():
         while True:
             looks: list[Look] = []
             try:
