@@ -55,7 +55,7 @@ def served(lane: tuple[Path, LocalSigner]) -> Iterator[str]:
     """The folder as static files."""
     handler = functools.partial(_Quiet, directory=str(lane[0]))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}/"
         server.shutdown()

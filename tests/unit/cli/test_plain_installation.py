@@ -5,10 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 _WITHOUT_EXTRAS = """
-import importlib, sys
+import importlib, sys, traceback
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
@@ -17,21 +15,21 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 for module in sys.argv[1:]:
-    importlib.import_module(module)
+    try:
+        importlib.import_module(module)
+    except Exception:
+        traceback.print_exc()
 """
-
-
-@pytest.mark.parametrize(
-    "modules",
-    [
-        ("ai_infra.client",),
-        ("ai_infra.cli.status", "ai_infra.cli.vitals", "ai_infra.cli.doctor", "ai_infra.cli.lag"),
-        ("ai_infra.cli.events", "ai_infra.cli.reading", "ai_infra.cli.causality", "ai_infra.cli.event_text"),
-        ("ai_infra.cli.job", "ai_infra.cli.promote", "ai_infra.cli.keys", "ai_infra.cli.topics", "ai_infra.cli.dev"),
-    ],
+MODULES = (
+    "ai_infra.client",
+    *(f"ai_infra.cli.{name}" for name in ("status", "vitals", "doctor", "lag")),
+    *(f"ai_infra.cli.{name}" for name in ("events", "reading", "causality", "event_text")),
+    *(f"ai_infra.cli.{name}" for name in ("job", "promote", "keys", "topics", "dev")),
 )
-def test_the_sdk_and_its_commands_need_no_extra(modules: tuple[str, ...]) -> None:
+
+
+def test_the_sdk_and_its_commands_need_no_extra() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _WITHOUT_EXTRAS, *modules], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _WITHOUT_EXTRAS, *MODULES], capture_output=True, text=True, check=True, timeout=120
     )
-    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import json
 import shutil
 import subprocess
 import sys
@@ -173,38 +172,51 @@ def test_one_memory_has_one_witness(witness: Witness) -> None:
 
 
 def test_a_crash_while_writing_leaves_the_old_file_whole(tmp_path: Path) -> None:
-    """The process is ended between every two system calls that change the folder."""
+    """A process is ended between every two system calls that change the folder."""
     path = tmp_path / "state" / "checkpoint"
     put_durably(path, b"old")
     program = """
 import os, sys
 from pathlib import Path
 from ai_infra_indexer.witness import put_durably
-left = int(sys.argv[2])
-def audit(event, args):
-    global left
-    if event in ("open", "os.rename") and str(args[0]).startswith(sys.argv[1]):
-        if left == 0:
-            os._exit(9)
-        left -= 1
-sys.addaudithook(audit)
-put_durably(Path(sys.argv[1]) / "checkpoint", b"new")
+
+def put(left):
+    def audit(event, args):
+        nonlocal left
+        if event in ("open", "os.rename") and str(args[0]).startswith(sys.argv[1]):
+            if left == 0:
+                os._exit(9)
+            left -= 1
+    sys.addaudithook(audit)
+    put_durably(Path(sys.argv[1]) / "checkpoint", b"new")
+    os._exit(0)
+
+for calls in range(6):
+    child = os.fork()
+    if child == 0:
+        try:
+            put(calls)
+        finally:
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(code, (Path(sys.argv[1]) / "checkpoint").read_text())
+    if code == 0:
+        break
 """
-    seen = []
-    for calls in range(6):
-        done = subprocess.run([sys.executable, "-c", program, str(path.parent), str(calls)], check=False, timeout=60)
-        seen.append((done.returncode, path.read_bytes()))
-        if done.returncode == 0:
-            break
-    assert seen[0] == (9, b"old")
-    assert seen[-1] == (0, b"new")
-    assert {data for _, data in seen} == {b"old", b"new"}, json.dumps([code for code, _ in seen])
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path.parent)], check=True, timeout=120, capture_output=True, text=True
+    )
+    seen = [line.split() for line in done.stdout.splitlines()]
+    assert seen[0] == ["9", "old"], done.stderr
+    assert seen[-1] == ["0", "new"], done.stderr
+    assert {code for code, _ in seen} == {"9", "0"}, done.stderr
+    assert {data for _, data in seen} == {"old", "new"}
 
 
 def test_a_log_that_is_served_as_static_files_is_witnessed_like_a_folder(log: Log, witness: Witness) -> None:
     handler = functools.partial(_Quiet, directory=str(log.root))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         address = f"http://127.0.0.1:{server.server_address[1]}"
         served = ArchivedLane(open_store(address), ORIGIN, 0)

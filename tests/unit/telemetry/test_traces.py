@@ -55,7 +55,7 @@ def test_with_a_collector_spans_are_sent_and_the_trace_goes_on() -> None:
         def log_message(self, format: str, *args: object) -> None: ...
 
     server = HTTPServer(("127.0.0.1", 0), Collector)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     settings = SimpleNamespace(
         telemetry=SimpleNamespace(otel_collector_url=f"http://127.0.0.1:{server.server_address[1]}")
     )
