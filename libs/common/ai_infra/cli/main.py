@@ -89,10 +89,13 @@ class Commands(TyperGroup):
         super().format_help(ctx, formatter)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and _find(args[0]) is None and _broken:
+        try:
+            return super().resolve_command(ctx, args)
+        except _UsageError:
+            if not args or args[0].startswith("-") or not _broken:
+                raise
             why = "; ".join(f"{service}: {error}" for service, error in _broken.items())
-            raise _UsageError(f"no command {args[0]!r} here; these services' commands can't be loaded: {why}", ctx=ctx)
-        return super().resolve_command(ctx, args)
+        raise _UsageError(f"no command {args[0]!r} here; these services' commands can't be loaded: {why}", ctx=ctx)
 
 
 def _find(name: str) -> Command | None:
