@@ -8,6 +8,7 @@ interrupted goes on where it stood.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -125,7 +126,7 @@ def size_at(archived: ArchivedLane, time_ms: int) -> int:
     if low == 0:
         return 0
     last = archived.bundle(low - 1, bundle_width(low - 1, covered))
-    return (low - 1) * TILE_WIDTH + sum(not later(raw) for raw in last)
+    return (low - 1) * TILE_WIDTH + bisect_left(last, True, key=later)
 
 
 # -- side by side ------------------------------------------------------------------------------------------------------
