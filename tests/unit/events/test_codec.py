@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from datetime import UTC, datetime, timedelta
@@ -67,6 +68,7 @@ def values(schema: Any, names: dict[str, Any]) -> st.SearchStrategy[Any]:
     return _times if schema.get("logicalType") else _SIMPLE[schema["type"]]
 
 
+@functools.cache
 def bodies(topic: str) -> st.SearchStrategy[Any]:
     return values(json.loads(SCHEMAS[BODIES[topic].SCHEMA_SHA256]), {})
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.properties import examples
 
+from ai_infra.events.event import Event
 from ai_infra.events.generated import BODIES, ArtifactRegistered, DeploymentCause, PromotionStatus, SignerChanged
 from ai_infra_indexer.exceptions import ProjectionRefused
 from ai_infra_indexer.projection import RULES, Mode, project
@@ -23,14 +24,20 @@ def test_there_is_a_rule_for_every_event_that_is_sequenced() -> None:
     assert {body.TOPIC for body in RULES} == set(SEQUENCED)
 
 
+@pytest.fixture(scope="module")
+def heard(make_world: Callable[[], Any]) -> Event[Any]:
+    """An event, verified."""
+    world = make_world()
+    return world.verifier().verify(world.say("orchestrator", world.queued()))  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize("topic", [t for t in SEQUENCED if t != SignerChanged.TOPIC])
-@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_event_projects_to_the_same_rows_each_time(
-    topic: str, any_body: Callable[[str], st.SearchStrategy[Any]], world: Any, data: st.DataObject
+    topic: str, any_body: Callable[[str], st.SearchStrategy[Any]], heard: Event[Any], data: st.DataObject
 ) -> None:
-    body = data.draw(any_body(topic))
-    event = replace(world.verifier().verify(world.say("orchestrator", world.queued())), body=body)
+    event = replace(heard, body=data.draw(any_body(topic)))
     first = project(7, event)
     assert first == project(7, event)
     assert first
