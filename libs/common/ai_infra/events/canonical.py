@@ -62,7 +62,8 @@ def _check(value: object) -> None:
         for key, item in value.items():
             if not isinstance(key, str) or not key.isascii():
                 raise CanonicalError(f"expected ASCII text as object key; got {key!r}")
-            _check(item)
+            if type(item) is not str:  # most are
+                _check(item)
         return
     raise CanonicalError(f"expected text, integers, null, lists or objects; got {type(value).__name__}")
 
@@ -78,7 +79,7 @@ def _without_fractions(value: Any) -> bool:
         return all(map(_without_fractions, value))
     if kind is dict:
         for key, item in value.items():
-            if type(key) is not str or not key.isascii() or not _without_fractions(item):
+            if type(key) is not str or not key.isascii() or not (type(item) is str or _without_fractions(item)):
                 return False
         return True
     return False

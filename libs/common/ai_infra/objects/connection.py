@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -28,16 +26,16 @@ from ai_infra.settings import Settings
 from ai_infra.telemetry.metrics import OBJECTS_REQUEST
 
 CONNECTIONS: Final = 32  # as many threads as put_many and parallel uploads may use at once
-_CONFIG: Final = Config(
-    connect_timeout=5,
-    read_timeout=30,
-    retries={"mode": "standard", "total_max_attempts": 4},
-    max_pool_connections=CONNECTIONS,
+_CONFIG: Final[dict[str, Any]] = {
+    "connect_timeout": 5,
+    "read_timeout": 30,
+    "retries": {"mode": "standard", "total_max_attempts": 4},
+    "max_pool_connections": CONNECTIONS,
     # We send SHA-256 ourselves and hash whatever we read: boto3's own CRCs would only cost time.
-    request_checksum_calculation="when_required",
-    response_checksum_validation="when_required",
-    user_agent_extra="ai-infra",
-)
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+    "user_agent_extra": "ai-infra",
+}
 _NOT_FOUND: Final = {"404", "NoSuchKey", "NoSuchVersion", "NoSuchBucket", "NotFound", "NoSuchUpload"}
 _CONFLICT: Final = {"412", "PreconditionFailed"}
 _DENIED: Final = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
@@ -46,13 +44,15 @@ _BUSY: Final = {"ConditionalRequestConflict", "OperationAborted", "RequestTimeou
 
 def connect(settings: Settings) -> Any:
     """A boto3 S3 client for these settings. Makes no request yet."""
+    # Not above: who reads an archive in a folder, or the help of a command, need not wait for them.
+    import boto3
+    from botocore.config import Config
+
     arguments = settings.objects.client_arguments()
-    config = _CONFIG
-    if settings.objects.endpoint_url:
-        # Servers that are not AWS seldom have a DNS name for each bucket.
-        config = config.merge(Config(s3={"addressing_style": "path"}))
+    # Servers that are not AWS seldom have a DNS name for each bucket.
+    addressing = {"s3": {"addressing_style": "path"}} if settings.objects.endpoint_url else {}
     # A session of its own: boto3's default session is not safe to make clients from in several threads.
-    return boto3.session.Session().client("s3", config=config, **arguments)
+    return boto3.session.Session().client("s3", config=Config(**_CONFIG, **addressing), **arguments)
 
 
 @contextmanager
