@@ -38,7 +38,9 @@ log = structlog.get_logger(__name__)
 
 TOPICS: Final = (SignerChanged.TOPIC, PolicyChanged.TOPIC)
 SETTLE_SECONDS: Final = 10.0  # how long a policy that names a newer keyring may hold up its reader
-ASK_SECONDS: Final = 3.0  # how long one question may take: while the client waits, the main thread hears no signal
+# How long one question may take, the first and any later one: while the client waits, nobody sees that it should stop.
+FIRST_ASK_SECONDS: Final = 0.5
+ASK_SECONDS: Final = 3.0
 
 
 class Patience:
@@ -109,8 +111,9 @@ class Broadcast:
         return [r for r in self._records[topic] if r.offset >= from_offset]
 
     def _end(self, topic: str, patience: Patience) -> int:
+        ask = FIRST_ASK_SECONDS
         while True:
-            timeout = max(0.1, min(patience.left, ASK_SECONDS))
+            timeout, ask = max(0.1, min(patience.left, ask)), min(2 * ask, ASK_SECONDS)
             try:
                 marks = self._consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=timeout)
             except KafkaException as error:
