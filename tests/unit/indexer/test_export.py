@@ -46,6 +46,12 @@ def export(log: LogFolder, out: Path, selection: Selection | None = None, signer
     return out
 
 
+@pytest.fixture(scope="module")
+def whole(log: LogFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of everything, to be read only."""
+    return export(log, tmp_path_factory.mktemp("whole") / "out")
+
+
 def verified(log: LogFolder, folder: Path, origin: str | None = ORIGIN, lanes: int | None = LANES) -> dict[str, Any]:
     roots = verifier.Roots(dict(log.worlds[0].roots.keys), log.worlds[0].roots.threshold)
     return verifier.verify(str(folder), roots, origin, lanes, 1)
@@ -59,11 +65,10 @@ def alone(log: LogFolder, folder: Path, *options: str) -> subprocess.CompletedPr
     return subprocess.run(command, capture_output=True, text=True, env={}, timeout=120, check=False)
 
 
-def test_an_export_of_everything_verifies_by_itself(log: LogFolder, tmp_path: Path) -> None:
-    folder = export(log, tmp_path / "out")
-    done = alone(log, folder, "--origin", ORIGIN)
+def test_an_export_of_everything_verifies_by_itself(log: LogFolder, whole: Path) -> None:
+    done = alone(log, whole, "--origin", ORIGIN)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "Everything verifies."), done.stdout + done.stderr
-    done = alone(log, folder, "--json")
+    done = alone(log, whole, "--json")
     said = json.loads(done.stdout)
     assert (said["ok"], said["entries"]) == (True, LONG + 9 * (LANES - 1))
     assert any("--origin" in text for text in said["unsure"])
@@ -75,10 +80,9 @@ def test_a_plain_copy_of_the_archive_verifies_too(log: LogFolder) -> None:
     assert (said["entries"], said["export"], said["heads"]) == (LONG + 9 * (LANES - 1), False, True)
 
 
-def test_an_export_has_what_an_auditor_needs_and_the_index_names_every_file(log: LogFolder, tmp_path: Path) -> None:
-    folder = export(log, tmp_path / "out")
-    index = json.loads((folder / "index.json").read_text())
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+def test_an_export_has_what_an_auditor_needs_and_the_index_names_every_file(log: LogFolder, whole: Path) -> None:
+    index = json.loads((whole / "index.json").read_text())
+    there = {path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file()}
     assert there == set(index["files"]) | {"index.json", "statement.json"}
     assert there >= {"README.txt", "verify.py", "roots.json", "signers.json", "heads", "trust/chain-1.certificate.json"}
     assert "lanes/0/checkpoints/00000000000000000256" in there
@@ -93,14 +97,13 @@ def test_an_export_has_what_an_auditor_needs_and_the_index_names_every_file(log:
         "last": {"position": LONG - 1, "event_id": last.event_id},
         "head_hash": last.link.hash,
     }
-    rows = [json.loads(line) for line in (folder / "lanes/0/audit-events.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (whole / "lanes/0/audit-events.jsonl").read_text().splitlines()]
     assert [row["hash"] for row in rows] == [decode(raw).link.hash for raw in log.raws[0]]
 
 
-def test_a_complete_export_is_an_archive_again(log: LogFolder, tmp_path: Path) -> None:
-    folder = export(log, tmp_path / "out")
+def test_a_complete_export_is_an_archive_again(log: LogFolder, whole: Path) -> None:
     for lane in range(LANES):
-        report = audit_archive(ArchivedLane(FolderReader(folder), ORIGIN, lane), log.worlds[0].roots, LANES)
+        report = audit_archive(ArchivedLane(FolderReader(whole), ORIGIN, lane), log.worlds[0].roots, LANES)
         assert (report.problems, report.entries) == ([], len(log.raws[lane]))
 
 
@@ -209,10 +212,9 @@ def test_the_verifier_is_for_python_3_9_and_imports_nothing_of_ours() -> None:
     assert imported - sys.stdlib_module_names == {"nacl"}
 
 
-def test_the_verifier_says_what_it_needs(log: LogFolder, tmp_path: Path) -> None:
-    folder = export(log, tmp_path / "out")
+def test_the_verifier_says_what_it_needs(whole: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-I", str(folder / "verify.py"), "--roots", str(folder / "index.json")],
+        [sys.executable, "-I", str(whole / "verify.py"), "--roots", str(whole / "index.json")],
         capture_output=True,
         text=True,
         env={},
@@ -222,7 +224,7 @@ def test_the_verifier_says_what_it_needs(log: LogFolder, tmp_path: Path) -> None
     assert done.returncode == 2
     assert "holds no root keys" in done.stderr
     inside = subprocess.run(
-        [sys.executable, "-I", str(folder / "verify.py"), str(folder), "--roots", str(folder / "roots.json")],
+        [sys.executable, "-I", str(whole / "verify.py"), str(whole), "--roots", str(whole / "roots.json")],
         capture_output=True,
         text=True,
         env={},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import accumulate
 
 import pytest
 from hypothesis import given, settings
@@ -20,12 +21,12 @@ from ai_infra.tlog.proofs import (
     verify_inclusion,
 )
 from ai_infra.tlog.tiles import tile_path
-from ai_infra.tlog.tree import EMPTY_ROOT, leaf_hash, root
+from ai_infra.tlog.tree import EMPTY_ROOT, Frontier, leaf_hash, root
 
 LARGEST = 600
 ENTRIES = [b"entry %d" % i for i in range(LARGEST)]
 LEAVES = [leaf_hash(entry) for entry in ENTRIES]
-ROOTS = [root(LEAVES[:size]) for size in range(LARGEST + 1)]
+ROOTS = [edge.root() for edge in accumulate(LEAVES, Frontier.append, initial=Frontier())]
 HASHES = LeafHashes(LEAVES)
 
 
