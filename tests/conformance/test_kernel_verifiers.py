@@ -6,11 +6,9 @@ contract alone: what they read is what a stock query gives them on `?options=-cs
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,24 +16,16 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from tests.unit.indexer.voices import LANES, worlds
 
 from ai_infra.events.generated import JobStatusKind
+from ai_infra.events.lanes import lane_of
 from ai_infra.readmodel import connect, migrate
-from ai_infra.trust.ed25519 import read_private_key
 from ai_infra.trust.init import init_keys
-from ai_infra.trust.keyring_files import latest_keyring
-from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer.sequence import Head, sequence
 from ai_infra_indexer.store import append, ensure_lane, read_head, read_known
 
 HERE = Path(__file__).parent
-_spec = importlib.util.spec_from_file_location("indexer_voices", HERE.parent / "unit/indexer/conftest.py")
-assert _spec is not None
-assert _spec.loader is not None
-voices = importlib.util.module_from_spec(_spec)
-sys.modules["indexer_voices"] = voices
-_spec.loader.exec_module(voices)
-
 AWKWARD = 'a<b> & "c"\u2028\u2029\\ 100% é😀\b\f\t\x7f'
 
 
@@ -44,16 +34,11 @@ def lane(database: str, tmp_path: Path) -> tuple[str, int, list[dict[str, Any]]]
     """(database, lane, signers): two lanes with a story each, awkward texts and keys among it."""
     directory = tmp_path / "keys"
     init_keys(directory)
-    keyring = latest_keyring(directory)
-    assert keyring is not None
-    signers = {
-        path.stem: LocalSigner(path.stem, read_private_key(path.read_text(), path.stem))
-        for path in (directory / "private").glob("*.key")
-    }
+    make_world = worlds(directory)
     migrate(database)
     with connect(database, autocommit=True) as connection:
         for model in ("digits", "m3"):
-            world = voices.World(keyring, keyring.roots, signers, model=model)
+            world = make_world(model=model)
             records = [world.keyring_record(), *world.story()]
             records.append(world.say("trainer", world.status(JobStatusKind.FAILED, reason=AWKWARD)))
             keys = {"12": 1, "9": 2, "0": 3, "__proto__": 4, "é<": 2**60, "": -(2**63)}
@@ -67,7 +52,7 @@ def lane(database: str, tmp_path: Path) -> tuple[str, int, list[dict[str, Any]]]
             append(connection, head, lines, after, known=read_known(connection, world.lane, events), offsets={})
     return (
         database,
-        voices.lane_of("digits", voices.LANES),
+        lane_of("digits", LANES),
         json.loads((directory / "signers.json").read_text())["signers"],
     )
 

@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
+from tests.commands import run_command
+from tests.repositories import make_repository
 
 from ai_infra.bus.kafka.admin import KafkaAdmin
 from ai_infra.bus.kafka.topics import LANE_TOPICS, UNSEQUENCED
@@ -252,15 +253,7 @@ class Flow:
             assert done.returncode == 0, f"{arguments}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "ai_infra.cli.main", *arguments],
-            cwd=self.stack.directory,
-            env={**os.environ, **self.stack.env()},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
+        return run_command(self.stack, *arguments)
 
     def checkpoints(self) -> dict[int, int]:
         """Size of the newest archived checkpoint of each lane."""
@@ -288,15 +281,10 @@ class Flow:
         return {lane: sizes.get(lane, 0) for lane in range(self.settings.log.lanes)}
 
 
-def make_repository(directory: Path) -> str:
+def make_code(directory: Path) -> str:
     """A git repository with the training; returns its code_ref."""
     if directory.exists():
         shutil.rmtree(directory)
     directory.mkdir(parents=True)
     (directory / "train.py").write_text(TRAINING)
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "code"]):
-        subprocess.run(
-            ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *command], cwd=directory, check=True
-        )
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=directory, check=True, capture_output=True, text=True)
-    return f"git+file://{directory}@{head.stdout.strip()}"
+    return f"git+file://{directory}@{make_repository(directory)}"

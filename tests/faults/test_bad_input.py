@@ -12,6 +12,7 @@ import httpx
 import psycopg
 import pytest
 from confluent_kafka import Producer
+from tests.commands import run_command
 from tests.faults.flow import until
 from tests.faults.forger import Forger, encoded, event_id, with_header
 from tests.faults.raw_producer import append
@@ -267,18 +268,12 @@ def test_the_wrong_lane_gets_no_answer_and_its_own_lane_goes_on(doors: Doors, fo
 
 
 def test_a_signer_whose_role_is_for_other_models_is_refused(doors: Doors, settings: Settings, model: str) -> None:
-    import os
-    import subprocess
-    import sys
-
     name = f"narrow-{secrets.token_hex(4)}"
     for arguments in (
         ["new", f"{name}-1", "--principal", name, "--kind", "orchestrator"],
         ["grant", name, "orchestrator", "--model", "fraud-*"],
     ):
-        command = [sys.executable, "-m", "ai_infra.cli.main", "keys", *arguments]
-        env = {**os.environ, **doors.stack.env()}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        done = run_command(doors.stack, "keys", *arguments)
         assert done.returncode == 0, done.stderr
     narrow = Forger.with_key(settings, f"{name}-1", name, TOPIC)
     record = narrow.record(request(model, requested_by=name))

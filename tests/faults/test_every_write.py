@@ -27,7 +27,7 @@ from tests.faults.faulty_indexer import How, Plan, start
 from tests.faults.flow import SOAK, until
 from tests.faults.forger import Forger, event_id
 from tests.faults.raw_group import leave
-from tests.system.test_indexer_log import Town
+from tests.system.town import Town
 
 from ai_infra.bus.kafka.topics import group_of
 from ai_infra.devstack import Stack
@@ -142,10 +142,7 @@ class Walk:
         unheard = _expired(self.settings, models[0])
         self.said += [event_id(record) for record in records]
         self.refused.append(event_id(unheard))
-        producer = self.town._producer
-        for r in [*records[:100], unheard, *records[100:]]:
-            producer.produce(r.topic, key=r.key, value=r.value, headers=list(r.headers), partition=r.partition)
-        assert producer.flush(60) == 0
+        self.town.send_at_once(*records[:100], unheard, *records[100:])
 
     def _model(self, lane: int) -> str:
         names = (f"walk-{secrets.token_hex(4)}" for _ in itertools.count())

@@ -4,11 +4,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,10 +21,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg import sql
 from tests.faults.faulty_indexer import Plan, start
 from tests.faults.flow import SOAK, until
-from tests.system.test_indexer_log import FAST, Town, story
+from tests.system.town import FAST, Town
 
 from ai_infra.devstack import Stack
 from ai_infra.devstack.environment import service_environment
+from ai_infra.devstack.ports import free_port
 from ai_infra.devstack.postgres import Postgres
 from ai_infra.events.event import Record
 from ai_infra.events.lanes import lane_of
@@ -66,13 +64,9 @@ class Said:
 
     def status(self) -> dict[str, str]:
         """What `ai-infra status` finds wrong, by subject."""
-        env = {**os.environ, **self._town.stack.env(), "AI_INFRA_SERVICE_URLS": f"indexer={self._url}"}
-        command = [sys.executable, "-m", "ai_infra.cli.main", "status", "--json"]
-        done = subprocess.run(
-            command, env=env, cwd=self._town.stack.directory, capture_output=True, text=True, timeout=240, check=False
-        )
-        assert done.returncode == 1, done.stdout + done.stderr
-        return {found["subject"]: found["what"] for found in json.loads(done.stdout)["findings"] if found["problem"]}
+        code, told = self._town.cli("status", env={"AI_INFRA_SERVICE_URLS": f"indexer={self._url}"})
+        assert code == 1, told
+        return {found["subject"]: found["what"] for found in told["findings"] if found["problem"]}
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +84,6 @@ def said(town: Town) -> Iterator[Said]:
     town.stop()
 
 
-def models(town: Town, what: str) -> Iterator[str]:
-    """New names, one for each lane in turn."""
-    for number in range(1 << 20):
-        lane = number % town.lanes
-        yield next(name for n in range(1 << 20) if lane_of(name := f"{what}-{number}-{n}", town.lanes) == lane)
-
-
 @contextmanager
 def away(town: Town, part: str) -> Iterator[None]:
     """The part is killed, and started again after the block, however that ends."""
@@ -110,16 +97,16 @@ def away(town: Town, part: str) -> Iterator[None]:
 def test_archive_and_postgres_come_and_go_and_what_waits_for_them_is_said(
     town: Town, said: Said, database: str
 ) -> None:
-    names, records = models(town, "flapping"), list[Record]()
+    names, records = town.models("flapping"), list[Record]()
     down, began = 0, time.monotonic()
     while down < 2 or time.monotonic() - began < FLAPPING_SECONDS:
         said.is_well()  # to take a lane it needs both
         with away(town, "s3"):
-            records += story(town, next(names))
+            records += town.story(next(names))
             said.waits_for("do not become final")
             until(lambda: said.metric("ai_infra_indexer_uncovered_seconds") > 1, "what is not final grows older")
             with away(town, "postgres"):
-                records += story(town, next(names))
+                records += town.story(next(names))
                 said.waits_for("stands still")
                 if down == 0:
                     wrong = said.status()
@@ -127,7 +114,7 @@ def test_archive_and_postgres_come_and_go_and_what_waits_for_them_is_said(
                     assert any("stands still" in what and "final" in what for what in wrong.values()), wrong
                     owned = said.metric("ai_infra_bus_owned_lanes", service="indexer")
                     assert owned < town.lanes, "a lane that has something to do can't be worked"
-        records += story(town, next(names))
+        records += town.story(next(names))
         down += 1
     town.await_final(*records)
     said.is_well()
@@ -189,10 +176,10 @@ def fill(disk: Path) -> Path:
 def test_a_lane_whose_disk_is_full_waits_and_says_so_while_the_others_go_on(
     town: Town, said: Said, database: str
 ) -> None:
-    url, names = town.settings.database.url, models(town, "full")
+    url, names = town.settings.database.url, town.models("full")
     full, other = next(names), next(names)
     lane = lane_of(full, town.lanes)
-    town.await_final(*story(town, full))
+    town.await_final(*town.story(full))
     with psycopg.connect(url) as connection:
         query = "SELECT tableoid::regclass::text, pg_total_relation_size(tableoid) FROM entries WHERE lane = %s "
         found = connection.execute(query + "ORDER BY position DESC LIMIT 1", (lane,)).fetchone()
@@ -207,7 +194,7 @@ def test_a_lane_whose_disk_is_full_waits_and_says_so_while_the_others_go_on(
         said.waits_for(f"lane {lane} stands still")
         assert "No space left on device" in said.ready()[1]
         until(lambda: said.metric("ai_infra_bus_owned_lanes", service="indexer") < town.lanes, "the metric says so")
-        town.await_final(*story(town, other))
+        town.await_final(*town.story(other))
         assert any("No space left on device" in what for what in said.status().values())
         ballast.unlink()
         town.await_final(*records)
@@ -218,7 +205,7 @@ def test_a_lane_whose_disk_is_full_waits_and_says_so_while_the_others_go_on(
 @pytest.fixture
 def shifted(town: Town, tmp_path: Path) -> Iterator[tuple[Said, Callable[[int], None]]]:
     """An indexer whose clock can be set wrong by some seconds while it runs."""
-    clock, log, port = tmp_path / "clock", tmp_path / "log", free_port()
+    clock, log, port = tmp_path / "clock", tmp_path / "log", free_port(set())
     town.stop()  # the one with the right clock
     env = {name: value for name, value in town.stack.env().items() if "SIGNER" not in name}
     env = service_environment("indexer", town.stack.directory, env) | FAST | {"AI_INFRA_HTTP_PORT": str(port)}
@@ -228,14 +215,6 @@ def shifted(town: Town, tmp_path: Path) -> Iterator[tuple[Said, Callable[[int], 
     process.terminate()
     process.join(60)
     assert process.exitcode == 0, log.read_text()[-3000:]
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -249,13 +228,13 @@ def test_a_clock_that_jumps_back_changes_no_order_and_no_head_and_an_hour_is_sai
     town: Town, shifted: tuple[Said, Callable[[int], None]], database: str
 ) -> None:
     said, shift = shifted
-    names = models(town, "clock")
-    town.await_final(*story(town, next(names)))
+    names = town.models("clock")
+    town.await_final(*town.story(next(names)))
     said.is_well()
     shift(-TOLERATED)
-    town.await_final(*story(town, next(names)))
+    town.await_final(*town.story(next(names)))
     shift(-HOUR)
-    waiting = story(town, next(names))
+    waiting = town.story(next(names))
     said.waits_for("do not become final")
     assert "RequestTimeTooSkewed" in said.ready()[1]
     shift(0)

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.conftest import IN_DOCKER, ROOT, SESSION_MS
-from tests.faults.flow import DATASET, SECONDS, SERVICES, SMALL, SOAK, Flow, make_repository, until
+from tests.faults.flow import DATASET, SECONDS, SERVICES, SMALL, SOAK, Flow, make_code, until
 
 from ai_infra.bus.announce import publish_policy
 from ai_infra.bus.kafka.topics import create_topics
@@ -154,7 +154,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
         try:
             stack.up()
             settings = stack.settings()
-            code = make_repository(tmp_path_factory.mktemp("code") / "training")
+            code = make_code(tmp_path_factory.mktemp("code") / "training")
             town = Town(stack, settings, Client(settings), code)
             town.start(*((service, 0) for service in SERVICES))
             yield town

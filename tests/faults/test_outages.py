@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from tests.faults.flow import SERVICES, SOAK, Flow, make_repository, until
+from tests.faults.flow import SERVICES, SOAK, Flow, make_code, until
 
 from ai_infra.client import Client
 from ai_infra.devstack import Stack
@@ -24,7 +24,7 @@ SHARE = (230, 150) if SOAK else (9, 6)  # evaluations and promotions while one t
 @pytest.fixture(scope="module")
 def flow(stack: Stack, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flow]:
     with Client(settings) as client:
-        flow = Flow(stack, settings, client, make_repository(tmp_path_factory.mktemp("code") / "training"))
+        flow = Flow(stack, settings, client, make_code(tmp_path_factory.mktemp("code") / "training"))
         try:
             flow.start(*((service, replica) for service in SERVICES for replica in (0, 1)))
             jobs = [flow.train(model) for model in flow.models]

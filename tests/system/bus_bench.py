@@ -23,6 +23,7 @@ import httpx
 import structlog
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from tests.commands import run_command
 from tests.system.bus_service import NAME, service
 
 from ai_infra.bus.batch import Outgoing
@@ -319,15 +320,7 @@ class Bench:
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs an `ai-infra` command beside the stack."""
-        return subprocess.run(
-            [sys.executable, "-m", "ai_infra.cli.main", *arguments],
-            cwd=self.directory,
-            env={**os.environ, **self.stack.env()},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run_command(self.stack, *arguments)
 
     def _places(self, *topics: str) -> list[tuple[str, int]]:
         return [(topic, lane) for topic in topics for lane in range(self.lanes)]

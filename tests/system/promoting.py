@@ -6,15 +6,14 @@ It is a principal of its own, because numbering what it says as the real registr
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+from tests.commands import run_command
 
 from ai_infra.client import Client, DatasetRef
 from ai_infra.devstack import Stack
@@ -95,7 +94,8 @@ def outside_registry(stack: Stack, settings: Settings) -> Iterator[Registry]:
     """A principal with the registry's role, new in the keyring."""
     name = f"outside-registry-{secrets.token_hex(3)}"
     new_key = ["keys", "new", f"{name}-1", "--principal", name, "--kind", "orchestrator", "--role", "registry"]
-    subprocess.run([sys.executable, "-m", "ai_infra.cli.main", *new_key], env={**os.environ, **stack.env()}, check=True)
+    done = run_command(stack, *new_key)
+    assert done.returncode == 0, done.stderr
     with Client(settings, key_id=f"{name}-1") as client:
         yield Registry(client, open_manifest_signer(settings))
 

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.system.test_archive_versions import BUNDLE, Bucket, bucket, log  # noqa: F401 - fixtures
-from tests.system.test_indexer_log import PATIENCE, Town, readiness
+from tests.system.town import PATIENCE, Town
 from tests.unit.indexer.log_folder import LONG, ORIGIN
 
-from ai_infra.devstack import Stack
 from ai_infra.devstack.waiting import wait_until
+from ai_infra.events.lanes import lane_of
 from ai_infra.objects.exceptions import AccessDenied
 from ai_infra.objects.model import Lock, LockMode
 from ai_infra.objects.reader import BucketReader
 from ai_infra.objects.store import ObjectStore
 from ai_infra.readmodel import ReadModel, connect
-from ai_infra.settings import Settings
 from ai_infra.tlog.tiles import entries_path
 from ai_infra_indexer import locks
 
@@ -74,27 +68,6 @@ def test_a_hold_takes_what_shows_the_lane_as_it_is_and_its_release_what_did(buck
 # --- by command, on the real log --------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def town(stack: Stack, settings: Settings) -> Iterator[Town]:
-    town = Town(stack, settings)
-    town.start()
-    yield town
-    town.stop()
-
-
-def run(town: Town, cwd: Path, *arguments: str) -> tuple[int, Any, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "ai_infra.cli.main", "audit", *arguments, "--json"],
-        env={**os.environ, **town.stack.env()},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
-    return done.returncode, json.loads(done.stdout) if done.stdout.strip() else None, done.stderr
-
-
 def acts(town: Town, target: str) -> list[tuple[str, str, str]]:
     with connect(town.settings.database.url, autocommit=True) as connection:
         return connection.execute(
@@ -102,54 +75,40 @@ def acts(town: Town, target: str) -> list[tuple[str, str, str]]:
         ).fetchall()
 
 
-def test_a_model_and_its_lane_are_held_and_locked_for_longer_by_acts_that_are_in_the_log(
-    town: Town, tmp_path: Path
-) -> None:
-    world = town.world("held")
-    artifact = f"s3://{town.settings.objects.models_bucket}/held/artifact"
-    manifest = f"{artifact}.json"
+def test_a_model_and_its_lane_are_held_and_locked_for_longer_by_acts_that_are_in_the_log(town: Town) -> None:
+    lane = lane_of("held", town.lanes)
+    artifact, manifest = town.register("held")
     with ObjectStore(town.settings) as store:
-        made, described = store.put_once(artifact, b"weights"), store.put_once(manifest, b"{}")
-        body = world.registered(
-            "art-held",
-            artifact_uri=artifact,
-            artifact_sha256=made.sha256,
-            manifest_uri=manifest,
-            manifest_sha256=described.sha256,
-        )
-        record = world.say("registry", body)
-        town.send(record)
-        town.await_final(record)
-
-        code, told, said = run(town, tmp_path, "hold", "set", "--model", "held", "--reason", "a lawsuit")
-        assert code == 0, said
+        code, told = town.cli("audit", "hold", "set", "--model", "held", "--reason", "a lawsuit")
+        assert code == 0, told
         state = {item["of"]: item for item in told["state"]}
-        assert set(state) == {"model held", f"lane {world.lane}", locks.SHARED}
+        assert set(state) == {"model held", f"lane {lane}", locks.SHARED}
         assert all(item["held"] == item["objects"] > 0 for of, item in state.items() if not of.startswith("lane"))
         assert [store.head(uri).legal_hold for uri in (artifact, manifest)] == [True, True]
-        lane = store.list(f"s3://{town.settings.objects.archive_bucket}/lanes/{world.lane}/")
-        assert any(store.head(item.uri).legal_hold for item in lane)
+        kept = store.list(f"s3://{town.settings.objects.archive_bucket}/lanes/{lane}/")
+        assert any(store.head(item.uri).legal_hold for item in kept)
 
-        code, told, said = run(
-            town, tmp_path, "retention", "extend", "--model", "held", "--days", "900", "--yes", "--reason", "the policy"
+        code, told = town.cli(
+            "audit", "retention", "extend", "--model", "held", "--days", "900", "--yes", "--reason", "the policy"
         )
-        assert code == 0, said
+        assert code == 0, told
         locked = store.head(artifact).lock
         assert locked is not None
         assert (locked.mode, locked.until.date()) == (
             LockMode.GOVERNANCE,
             (datetime.now(UTC) + timedelta(days=900)).date(),
         )
-        code, told, _ = run(
-            town, tmp_path, "retention", "extend", "--model", "held", "--days", "500", "--yes", "--reason", "by mistake"
+        code, told = town.cli(
+            "audit", "retention", "extend", "--model", "held", "--days", "500", "--yes", "--reason", "by mistake"
         )
         assert (code, told["changed"]) == (0, 0), "nothing is ever locked for less"
         assert store.head(artifact).lock == locked
 
-        code, told, said = run(town, tmp_path, "hold", "release", "--model", "held", "--reason", "settled")
-        assert (code, told["changed"]) == (0, 2), said
+        code, told = town.cli("audit", "hold", "release", "--model", "held", "--reason", "settled")
+        assert code == 0, told
+        assert told["changed"] == 2
         assert not store.head(artifact).legal_hold
-        assert run(town, tmp_path, "hold", "release", "--model", "held", "--reason", "again")[1]["changed"] == 0
+        assert town.cli("audit", "hold", "release", "--model", "held", "--reason", "again")[1]["changed"] == 0
 
     def in_the_log() -> bool:
         return [(action, why) for action, why, _ in acts(town, "models/held")] == [
@@ -161,16 +120,16 @@ def test_a_model_and_its_lane_are_held_and_locked_for_longer_by_acts_that_are_in
     assert wait_until(in_the_log, PATIENCE), acts(town, "models/held")
 
 
-def test_all_lanes_are_held_each_knows_of_it_and_all_are_released(town: Town, tmp_path: Path) -> None:
+def test_all_lanes_are_held_each_knows_of_it_and_all_are_released(town: Town) -> None:
     records = [town.world(f"all-{n}").story()[0] for n in range(8)]
     town.send(*records)
     town.await_final(*records)
-    assert run(town, tmp_path, "hold", "set", "--all", "--reason", "everything")[0] == 0
+    assert town.cli("audit", "hold", "set", "--all", "--reason", "everything")[0] == 0
     targets = [f"lanes/{lane}" for lane in range(town.lanes)]
     assert wait_until(lambda: all(("archive.hold" in {a[0] for a in acts(town, t)}) for t in targets), PATIENCE)
-    assert run(town, tmp_path, "hold", "release", "--all", "--reason", "enough")[0] == 0
-    code, told, said = run(town, tmp_path, "hold", "show")
-    assert code == 0, said
+    assert town.cli("audit", "hold", "release", "--all", "--reason", "enough")[0] == 0
+    code, told = town.cli("audit", "hold", "show")
+    assert code == 0, told
     assert {item["held"] for item in told} == {0}
 
 
@@ -189,7 +148,7 @@ def test_a_lane_whose_archive_is_covered_stands_still_and_says_so_until_it_can_b
         store.delete(edge, bypass_governance=True)
         town.start()
         said = f"the archive of lane {world.lane} can't be read"
-        assert wait_until(lambda: said in readiness(town), PATIENCE), readiness(town)
+        assert wait_until(lambda: said in town.readiness(), PATIENCE), town.readiness()
         [marker] = [v for v in store.versions(edge) if v.delete_marker]
         store.delete(edge, version_id=marker.version_id)
     more = world.say("orchestrator", world.queued("job-uncovered"))
@@ -208,18 +167,5 @@ def test_a_lane_whose_archive_is_covered_stands_still_and_says_so_until_it_can_b
         (("retention", "extend", "--lane", "0", "--until", "soon", "--reason", "x"), "expected a day"),
     ],
 )
-def test_what_can_not_be_meant_is_refused(
-    town: Town,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: tuple[str, ...],
-    what: str,
-) -> None:
-    from ai_infra.cli.main import main
-
-    for name, value in town.stack.env().items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(SystemExit) as ended:
-        main(["audit", *arguments])
-    assert ended.value.code == 1
-    assert what in capsys.readouterr().err
+def test_what_can_not_be_meant_is_refused(ai_infra: Callable[..., Any], arguments: tuple[str, ...], what: str) -> None:
+    assert what in ai_infra("audit", *arguments, code=1)

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.system.test_indexer_log import voices
 from tests.unit.indexer.log_folder import LONG, ORIGIN, LogFolder
+from tests.unit.indexer.voices import worlds
 
 from ai_infra.objects.exceptions import AccessDenied
 from ai_infra.objects.model import Put, Version
@@ -19,9 +19,7 @@ from ai_infra.objects.store import ObjectStore
 from ai_infra.readmodel import connect, migrate
 from ai_infra.settings import Settings
 from ai_infra.tlog.growth import RightEdge, grow
-from ai_infra.trust.ed25519 import read_private_key
 from ai_infra.trust.init import init_keys
-from ai_infra.trust.keyring_files import latest_keyring
 from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.audit import LaneReport, audit_archive, audit_versions, shared_history
@@ -37,15 +35,7 @@ BUNDLE = "tile/entries/000"
 def log(tmp_path_factory: pytest.TempPathFactory) -> LogFolder:
     directory = tmp_path_factory.mktemp("versions") / "keys"
     init_keys(directory)
-    keyring = latest_keyring(directory)
-    assert keyring is not None
-    signers = {
-        path.stem: LocalSigner(path.stem, read_private_key(path.read_text(), path.stem))
-        for path in (directory / "private").glob("*.key")
-    }
-    return LogFolder.make(
-        tmp_path_factory.mktemp("archive"), lambda: voices.World(keyring, keyring.roots, dict(signers))
-    )
+    return LogFolder.make(tmp_path_factory.mktemp("archive"), worlds(directory))
 
 
 @dataclass

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
+from tests.commands import run_command
 from tests.system.promoting import evaluate
 from tests.system.test_registry_verification import Workshop
 
@@ -37,11 +35,6 @@ def services(stack: Stack) -> Iterator[None]:
         stack.stop_service(service)
 
 
-def cli(stack: Stack, *args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ai_infra.cli.main", *args]
-    return subprocess.run(command, env={**os.environ, **stack.env()}, capture_output=True, text=True, check=False)
-
-
 def produce(trainer: Client, workshop: Workshop, name: str, model: str, *, provenance: str | None = None) -> str:
     """An artifact of the model, made by an outside trainer; returns its id."""
     claim = workshop.claim(workshop.manifest(secrets.token_bytes(64), model), session=workshop.session(f"{name}-1"))
@@ -65,7 +58,9 @@ def produce(trainer: Client, workshop: Workshop, name: str, model: str, *, prove
 
 def test_a_promotion_flow_is_replayed_without_a_difference(services: None, stack: Stack, settings: Settings) -> None:
     name, model = f"outside-trainer-{secrets.token_hex(3)}", f"replayed-{secrets.token_hex(3)}"
-    made = cli(stack, "keys", "new", f"{name}-1", "--principal", name, "--kind", "orchestrator", "--role", "trainer")
+    made = run_command(
+        stack, "keys", "new", f"{name}-1", "--principal", name, "--kind", "orchestrator", "--role", "trainer"
+    )
     assert made.returncode == 0, made.stderr
     assert settings.keys.dir is not None
     keyring = latest_keyring(settings.keys.dir)
@@ -95,7 +90,7 @@ def test_a_promotion_flow_is_replayed_without_a_difference(services: None, stack
     lane = lane_of(model, settings.log.lanes)
 
     def replayed(*where: str) -> dict[str, Any]:
-        ran = cli(stack, "audit", "replay", "--lane", str(lane), "--json", *where)
+        ran = run_command(stack, "audit", "replay", "--lane", str(lane), "--json", *where)
         assert ran.returncode in {0, 1}, ran.stdout + ran.stderr
         found: dict[str, Any] = json.loads(ran.stdout)
         differences = [d for s in found["services"] for d in s["differences"]]

@@ -11,35 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from confluent_kafka import Producer
 
-from ai_infra.cli import main as program
 from ai_infra.devstack import Stack
 from ai_infra.events.lanes import lane_of
 from ai_infra.settings import Settings
-
-
-@pytest.fixture
-def ai_infra(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Any]:
-    """Runs a command in this process; returns its JSON where it's asked for, else its text."""
-    for name, value in stack.env().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str, code: int = 0) -> Any:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            program.main(list(arguments))
-        out, err = capsys.readouterr()
-        assert (ended.value.code or 0) == code, out + err
-        if "--json" not in arguments:
-            return out + err
-        return json.loads(out if out.strip() else err.strip().splitlines()[-1])
-
-    return call
 
 
 def acted(ai_infra: Callable[..., Any], model: str, *more: str, action: str = "hold") -> dict[str, Any]:

@@ -7,54 +7,26 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.conformance.tlog.tessera import built_fsck, fsck_finds_in_order
-from tests.system.test_indexer_log import Town
+from tests.system.town import Town
 
-from ai_infra.devstack import Stack
 from ai_infra.devstack.waiting import wait_until
 from ai_infra.objects.exceptions import NotFound
-from ai_infra.objects.reader import open_store
-from ai_infra.settings import Settings
 from ai_infra.tlog.heads import heads_origin, open_heads
 from ai_infra.trust.ed25519 import new_seed
 from ai_infra.trust.log_keys import audit_keys
-from ai_infra_indexer.archived import ArchivedLane
 
 PATIENCE = 60.0
 
 
-@pytest.fixture(scope="module")
-def town(stack: Stack, settings: Settings) -> Iterator[Town]:
-    town = Town(stack, settings)
-    town.start()
-    yield town
-    town.stop()
-
-
-def command(town: Town, *arguments: str, env: dict[str, str] | None = None) -> tuple[int, Any]:
-    """`ai-infra … --json` beside the stack; its exit code and result."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ai_infra.cli.main", *arguments, "--json"],
-        env={**os.environ, **town.stack.env(), **(env or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
-
-
 def heads_of(town: Town) -> Any:
-    reader = open_store(f"s3://{town.settings.objects.archive_bucket}", town.settings)
     origin = heads_origin(town.settings.log.origin)
     try:
-        note = reader.get("heads", max_bytes=1 << 20)
+        note = town.archive.get("heads", max_bytes=1 << 20)
     except NotFound:
         return None
     return open_heads(note, origin=origin, log_keys=audit_keys(town.keyring, origin)).heads
@@ -63,9 +35,7 @@ def heads_of(town: Town) -> Any:
 def test_the_heads_of_all_lanes_follow_their_checkpoints_and_never_go_back(town: Town) -> None:
     sizes: list[tuple[int, ...]] = []
     for model in ("heads-a", "heads-b", "heads-c"):
-        world = town.world(model)
-        story = world.story()
-        town.send(*story)
+        story = town.story(model)
         town.await_final(*story)
         final = town.sizes()
 
@@ -76,23 +46,21 @@ def test_the_heads_of_all_lanes_follow_their_checkpoints_and_never_go_back(town:
         assert wait_until(covered, PATIENCE)
         sizes.append(tuple(head.size for head in heads_of(town).lanes))
     assert all(a <= b for before, after in pairwise(sizes) for a, b in zip(before, after, strict=True))
-    reader = open_store(f"s3://{town.settings.objects.archive_bucket}", town.settings)
     for lane, head in enumerate(heads_of(town).lanes):
-        archived = ArchivedLane(reader, town.settings.log.origin, lane)
+        archived = town.archived(lane)
         note = archived.note()
         if note is None:
             assert head.size == 0
             continue
         assert archived.checkpoint(note, town.keyring).checkpoint.size >= head.size
-    assert command(town, "audit", "verify", "--from", "archive")[0] == 0
+    assert town.cli("audit", "verify", "--from", "archive")[0] == 0
 
 
 def test_an_indexer_that_starts_again_goes_on_from_the_heads_that_are_there(town: Town) -> None:
     before = heads_of(town)
     town.stop()
     town.start()
-    story = town.world("heads-again").story()
-    town.send(*story)
+    story = town.story("heads-again")
     town.await_final(*story)
     lane = town.world("heads-again").lane
     assert wait_until(lambda: heads_of(town).lanes[lane].size > before.lanes[lane].size, PATIENCE)
@@ -103,17 +71,16 @@ def test_an_indexer_that_starts_again_goes_on_from_the_heads_that_are_there(town
 
 def test_lanes_copied_out_of_the_bucket_are_logs_for_tessera(town: Town, tmp_path: Path) -> None:
     fsck = built_fsck()
-    reader = open_store(f"s3://{town.settings.objects.archive_bucket}", town.settings)
-    code, keys = command(town, "audit", "checkpoint", "keys")
+    code, keys = town.cli("audit", "checkpoint", "keys")
     assert code == 0, keys
     checked = 0
     for item in keys:
         prefix = f"lanes/{item['lane']}/"
         # The checkpoint first: what it covers was there before it.
-        for path in [f"{prefix}checkpoint", *reader.list(f"{prefix}tile/")]:
+        for path in [f"{prefix}checkpoint", *town.archive.list(f"{prefix}tile/")]:
             file = tmp_path / path
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(reader.get(path))
+            file.write_bytes(town.archive.get(path))
         assert fsck_finds_in_order(fsck, (tmp_path / prefix).as_uri() + "/", item["vkey"], tmp_path)
         checked += 1
     assert checked > 1
@@ -123,10 +90,7 @@ def test_heads_cover_the_lanes_of_all_replicas_and_go_on_whichever_of_them_dies(
     """Lane 0 is with one of two replicas: both are killed in turn, so its holder is among them."""
 
     def say(name: str) -> None:
-        stories = [town.world(f"heads-{name}-{n}").story() for n in range(4)]
-        for story in stories:
-            town.send(*story)
-        town.await_final(*(record for story in stories for record in story))
+        town.await_final(*(record for n in range(4) for record in town.story(f"heads-{name}-{n}")))
         final = town.sizes()
 
         def covered() -> bool:
@@ -145,19 +109,18 @@ def test_heads_cover_the_lanes_of_all_replicas_and_go_on_whichever_of_them_dies(
         assert all(b.size >= a.size for a, b in zip(before.lanes, after.lanes, strict=True))
         town.start(replica)
     town.stack.stop_service("indexer", 1)
-    assert command(town, "audit", "verify", "--from", "archive")[0] == 0
+    assert town.cli("audit", "verify", "--from", "archive")[0] == 0
 
 
 def test_an_event_is_proven_by_postgres_and_by_the_archive_alike(town: Town, tmp_path: Path) -> None:
-    story = town.world("heads-proof").story()
-    town.send(*story)
+    story = town.story("heads-proof")
     town.await_final(*story)
     event_id = dict(story[3].headers)["ce_id"].decode()
     bucket = f"s3://{town.settings.objects.archive_bucket}"
     places = set()
     for number, where in enumerate(([], ["--archive", bucket])):
         file = tmp_path / f"{number}.tlog-proof"
-        code, told = command(town, "audit", "prove", event_id, "--out", str(file), *where)
+        code, told = town.cli("audit", "prove", event_id, "--out", str(file), *where)
         assert code == 0, told
         places.add((told["lane"], told["position"]))
         offline = {"PATH": os.environ["PATH"]}
@@ -183,23 +146,23 @@ def test_a_witness_that_may_only_read_has_its_word_taken_in_by_the_operator(town
     key.write_text(base64.b64encode(new_seed()).decode())
     key.chmod(0o600)
     mine = ["--key", f"file:{key}", "--name", "witness.example/w1"]
-    vkey = command(town, "audit", "witness", *mine, "--show-vkey")[1]["vkey"]
+    vkey = town.cli("audit", "witness", *mine, "--show-vkey")[1]["vkey"]
     log_key = base64.b64encode(
         next(key.public_key for key in audit_keys(town.keyring, town.settings.log.origin, standing=True))
     ).decode()
     bucket, out = f"s3://{town.settings.objects.archive_bucket}", tmp_path / "out"
     look = [*mine, "--log", bucket, "--origin", town.settings.log.origin, "--state", str(tmp_path / "state")]
-    code, saw = command(town, "audit", "witness", *look, "--log-key", log_key, "--once", "--out", str(out))
+    code, saw = town.cli("audit", "witness", *look, "--log-key", log_key, "--once", "--out", str(out))
     assert code == 0, saw
     files = sorted(str(path) for path in out.glob("*.cosigned"))
     assert files
     known = {"AI_INFRA_WITNESSES": vkey, "AI_INFRA_WITNESS_QUORUM": "1"}
     stranger = {"AI_INFRA_WITNESSES": vkey.replace("w1+", "w2+")}
-    assert command(town, "audit", "checkpoint", "add-cosignature", *files, env=stranger)[0] == 1
-    code, taken = command(town, "audit", "checkpoint", "add-cosignature", *files, env=known)
+    assert town.cli("audit", "checkpoint", "add-cosignature", *files, env=stranger)[0] == 1
+    code, taken = town.cli("audit", "checkpoint", "add-cosignature", *files, env=known)
     assert (code, [t["taken_in"] for t in taken]) == (0, [True] * len(files)), taken
-    code, again = command(town, "audit", "checkpoint", "add-cosignature", *files, env=known)
+    code, again = town.cli("audit", "checkpoint", "add-cosignature", *files, env=known)
     assert (code, [t["taken_in"] for t in again]) == (0, [False] * len(files))
     lane = str(taken[0]["lane"])
-    code, told = command(town, "audit", "verify", "--from", "archive", "--lane", lane, env=known)
+    code, told = town.cli("audit", "verify", "--from", "archive", "--lane", lane, env=known)
     assert (code, [w["witness"] for w in told["witnessed"]]) == (0, ["witness.example/w1"]), told

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from tests.system.town import Town
 
-import pytest
-from tests.system.test_indexer_log import Town
-
-from ai_infra.devstack import Stack
 from ai_infra.events.compose import uuid7
 from ai_infra.events.event import Cause
 from ai_infra.readmodel import ReadModel, connect
-from ai_infra.settings import Settings
 from ai_infra_indexer.history import NAMED
-
-
-@pytest.fixture(scope="module")
-def town(stack: Stack, settings: Settings) -> Iterator[Town]:
-    town = Town(stack, settings)
-    town.start()
-    yield town
-    town.stop()
 
 
 def test_a_cause_that_is_missing_and_named_twice_does_not_stop_the_lane(town: Town) -> None:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.system.test_indexer_log import Town
+from tests.system.town import Town
 
 from ai_infra.cli.vitals import examine
 from ai_infra.devstack import Stack
@@ -31,19 +26,6 @@ def town(stack: Stack, settings: Settings) -> Iterator[Town]:
     town.stop()
 
 
-def complete(town: Town, cwd: Path, *arguments: str) -> tuple[int, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "ai_infra.cli.main", "audit", "complete", *arguments, "--json"],
-        env={**os.environ, **town.stack.env()},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
-
-
 def findings(town: Town, producer: str, epoch: int) -> int:
     """How many findings about what a producer withheld in an epoch are in the log."""
     said = f"{producer} epoch {epoch} never came".encode()
@@ -52,7 +34,7 @@ def findings(town: Town, producer: str, epoch: int) -> int:
     return sum(said in bytes(raw) for (raw,) in rows)
 
 
-def test_a_withheld_event_is_found_said_once_and_gone_when_it_comes_after_all(town: Town, tmp_path: Path) -> None:
+def test_a_withheld_event_is_found_said_once_and_gone_when_it_comes_after_all(town: Town) -> None:
     world = town.world("withheld")
     story = world.story()
     trouble = world.say("trainer", world.status(JobStatusKind.RUNNING, attempt=2))
@@ -72,14 +54,14 @@ def test_a_withheld_event_is_found_said_once_and_gone_when_it_comes_after_all(to
         ]
 
     _, seq, _ = (0, *world.counters[("trainer", lane)])
-    code, told = complete(town, tmp_path, "--lane", str(lane), "--settled", "0")
+    code, told = town.cli("audit", "complete", "--lane", str(lane), "--settled", "0")
     assert (code, of_ours(told)) == (1, [(seq - 1, seq - 1, True)])
-    _, told = complete(town, tmp_path, "--lane", str(lane), "--settled", "86400")
+    _, told = town.cli("audit", "complete", "--lane", str(lane), "--settled", "86400")
     assert of_ours(told) == [(seq - 1, seq - 1, False)]
     bucket = f"s3://{town.settings.objects.archive_bucket}"
     assert wait_until(
         lambda: (
-            of_ours(complete(town, tmp_path, "--lane", str(lane), "--archive", bucket, "--settled", "0")[1])
+            of_ours(town.cli("audit", "complete", "--lane", str(lane), "--archive", bucket, "--settled", "0")[1])
             == [(seq - 1, seq - 1, True)]
         ),
         PATIENCE,
@@ -100,7 +82,7 @@ def test_a_withheld_event_is_found_said_once_and_gone_when_it_comes_after_all(to
 
     town.send(trouble)
     town.await_final(trouble)
-    assert of_ours(complete(town, tmp_path, "--lane", str(lane), "--settled", "0")[1]) == []
+    assert of_ours(town.cli("audit", "complete", "--lane", str(lane), "--settled", "0")[1]) == []
     assert not [w for w in watch.look([lane]) if w.missing.epoch == world.epoch and w.missing.producer == producer]
 
 

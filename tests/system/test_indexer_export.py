@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
-from tests.system.test_indexer_log import Town, story
+from tests.system.town import Town
 
-from ai_infra.devstack import Stack
 from ai_infra.events.lanes import lane_of
 from ai_infra.readmodel import ReadModel
-from ai_infra.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def town(stack: Stack, settings: Settings) -> Iterator[Town]:
-    town = Town(stack, settings)
-    town.start()
-    yield town
-    town.stop()
 
 
 def export(town: Town, out: Path, *options: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "ai_infra.cli.main", "audit", "export", "--out", str(out), "--json", *options],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **town.stack.env()},
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout)
+    code, told = town.cli("audit", "export", "--out", str(out), *options)
+    assert code == 0, told
+    said: dict[str, Any] = told
     return said
 
 
@@ -61,10 +41,10 @@ def verify(town: Town, folder: Path, *options: str) -> tuple[int, dict[str, Any]
 
 
 def test_an_export_of_the_real_log_verifies_without_us(town: Town, tmp_path: Path) -> None:
-    before = story(town, "exported-before")
+    before = town.story("exported-before")
     town.await_final(*before)
     between = datetime.now(UTC)
-    after = [*story(town, "exported-after"), *story(town, "exported-before")]
+    after = [*town.story("exported-after"), *town.story("exported-before")]
     town.await_final(*after)
 
     made = export(town, tmp_path / "all")
@@ -98,7 +78,7 @@ def test_an_export_of_the_real_log_verifies_without_us(town: Town, tmp_path: Pat
 
 
 def test_an_export_that_was_touched_does_not_verify(town: Town, tmp_path: Path) -> None:
-    town.await_final(*story(town, "touched"))
+    town.await_final(*town.story("touched"))
     export(town, tmp_path / "out", "--model", "touched")
     row = max((tmp_path / "out").rglob("lanes/*/entries/*"), key=lambda path: int(path.name))
     row.write_bytes(row.read_bytes()[:-1] + b"?")

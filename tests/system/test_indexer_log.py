@@ -2,205 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
-import itertools
-import json
 import signal
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-from urllib.request import Request, urlopen
 
 import psycopg
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from psycopg import sql
+from tests.system.town import PATIENCE, Town
 
-from ai_infra.devstack import Stack
 from ai_infra.devstack.waiting import wait_until
 from ai_infra.events.event import Record
 from ai_infra.events.generated import JobStatusKind
-from ai_infra.objects.reader import open_store
+from ai_infra.events.lanes import lane_of
 from ai_infra.objects.store import ObjectStore
 from ai_infra.readmodel import ReadModel, connect
-from ai_infra.settings import Settings
-from ai_infra.trust.ed25519 import read_private_key
-from ai_infra.trust.keyring_document import read_roots
-from ai_infra.trust.keyring_files import latest_keyring
 from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer import parity
 from ai_infra_indexer.archived import ArchivedLane
-from ai_infra_indexer.audit import Problem, audit_archive, audit_artifacts, audit_postgres
-from ai_infra_indexer.rebuild import RebuildFailed, rebuild
+from ai_infra_indexer.audit import audit_archive, audit_artifacts, audit_postgres
+from ai_infra_indexer.rebuild import RebuildFailed
 from ai_infra_indexer.reprojection import projections
-
-_spec = importlib.util.spec_from_file_location(
-    "indexer_voices", Path(__file__).parent.parent / "unit/indexer/conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-voices = importlib.util.module_from_spec(_spec)
-sys.modules["indexer_voices"] = voices
-_spec.loader.exec_module(voices)
-
-EPOCHS = itertools.count(1)  # of voices that speak as services
-PATIENCE = 120.0  # all waits end with what they wait for: this is for a machine that does ten other things
-FAST = {"AI_INFRA_CHECKPOINT_INTERVAL_MS": "200"}
-
-
-class Town:
-    """The stack, as somebody sees it who says things and looks whether they arrive."""
-
-    def __init__(self, stack: Stack, settings: Settings) -> None:
-        self.stack, self.settings = stack, settings
-        self.lanes = settings.log.lanes
-        directory = settings.keys.dir
-        assert directory is not None
-        keyring = latest_keyring(directory)
-        assert keyring is not None
-        self.keyring = keyring
-        self.roots = read_roots(settings.keys.roots)
-        self._signers = {
-            path.stem: LocalSigner(path.stem, read_private_key(path.read_text(), path.stem))
-            for path in (directory / "private").glob("*.key")
-        }
-        self._producer = Producer({**settings.kafka.client_config(), "enable.idempotence": True})
-
-    def world(self, model: str) -> Any:
-        """Voices about a model; each call numbers its services' events anew, in an epoch long before the real ones:
-        a newer one would make what the real services say later old news to their listeners."""
-        return voices.World(self.keyring, self.keyring.roots, self._signers, model=model, epoch=next(EPOCHS))
-
-    def send(self, *records: Record) -> None:
-        """In the causal order: each is acknowledged before the next, as it is between services."""
-        for record in records:
-            self._producer.produce(
-                record.topic,
-                key=record.key,
-                value=record.value,
-                headers=list(record.headers),
-                partition=record.partition,
-            )
-            assert self._producer.flush(30) == 0
-
-    def start(self, replica: int = 0) -> None:
-        self.stack.start_service("indexer", replica=replica, env=FAST)
-
-    def stop(self) -> None:
-        self.stack.stop_service("indexer")
-
-    def sizes(self) -> dict[int, int]:
-        with connect(self.settings.database.url, autocommit=True) as connection:
-            return parity.sizes(connection)
-
-    def await_final(self, *records: Record) -> None:
-        """Until all of these are in the log, covered by a checkpoint, and said on audit-events."""
-        ids = [dict(record.headers)["ce_id"].decode() for record in records]
-
-        def final() -> bool:
-            with ReadModel(self.settings.database.url) as model:
-                done = {row.lane: min(row.checkpoint_size, row.published_size) for row in model.lanes()}
-                entries = [model.event(event_id) for event_id in ids]
-            return all(entry is not None and entry.position < done[entry.lane] for entry in entries)
-
-        assert wait_until(final, PATIENCE), (
-            f"waited in vain for the events to be final; the indexer said last:\n{self.stack.logs('indexer-0', 20)}"
-        )
-
-    def problems(self) -> list[Problem]:
-        """What an audit of archive and Postgres finds."""
-        reader = open_store(f"s3://{self.settings.objects.archive_bucket}", self.settings)
-        found: list[Problem] = []
-        for lane in range(self.lanes):
-            archived = ArchivedLane(reader, self.settings.log.origin, lane)
-            found += audit_archive(archived, self.roots, self.lanes).problems
-            with connect(self.settings.database.url, autocommit=True) as connection:
-                found += audit_postgres(
-                    connection, lane, archived.origin, self.roots, self.lanes, archived=archived
-                ).problems
-        return found
-
-    def published(self) -> dict[int, list[dict[str, Any]]]:
-        """All messages on audit-events, by lane."""
-        consumer = Consumer(
-            {
-                **self.settings.kafka.client_config(),
-                "group.id": "test-reader",
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "enable.auto.commit": False,
-            }
-        )
-        consumer.assign([TopicPartition("audit-events", lane, 0) for lane in range(self.lanes)])
-        found: dict[int, list[dict[str, Any]]] = {lane: [] for lane in range(self.lanes)}
-        ended: set[int] = set()
-        try:
-            while len(ended) < self.lanes:
-                for message in consumer.consume(500, 1.0):
-                    error = message.error()
-                    if error is None:
-                        found[message.partition() or 0].append(json.loads(message.value() or b""))
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        ended.add(message.partition() or 0)
-        finally:
-            consumer.close()
-        return found
-
-    def check_everything(self, database: str) -> None:
-        """Audit, exactly-once publication, parity."""
-        assert self.problems() == []
-        sizes = self.sizes()
-        for lane, messages in self.published().items():
-            assert [m["metadata"]["position"] for m in messages] == list(range(len(messages)))
-            assert [m["prevHash"] for m in messages] == [None, *(m["hash"] for m in messages[:-1])][: len(messages)]
-            assert len(messages) <= sizes[lane]
-        with parity.snapshot(self.settings.database.url) as live:
-            now = parity.sizes(live)
-            reader = open_store(f"s3://{self.settings.objects.archive_bucket}", self.settings)
-            assert wait_until(lambda: self._covers(reader, now), PATIENCE), (
-                "waited in vain for the archive to cover Postgres"
-            )
-            rebuild(
-                reader,
-                database,
-                log_origin=self.settings.log.origin,
-                lanes=self.lanes,
-                roots=self.roots,
-                until=now,
-            )
-            with parity.snapshot(database) as rebuilt:
-                comparisons, differences = parity.compare(live, rebuilt)
-        assert differences == []
-        assert all(comparison.equal for comparison in comparisons)
-
-    def _covers(self, reader: Any, sizes: dict[int, int]) -> bool:
-        for lane, size in sizes.items():
-            archived = ArchivedLane(reader, self.settings.log.origin, lane)
-            note = archived.note()
-            if size and (note is None or archived.claimed_size(note) < size):
-                return False
-        return True
-
-
-@pytest.fixture(scope="module")
-def town(stack: Stack, settings: Settings) -> Iterator[Town]:
-    town = Town(stack, settings)
-    town.start()
-    yield town
-    town.stop()
-    stack.stop_service("indexer", replica=1)
-
-
-def story(town: Town, model: str) -> list[Record]:
-    records: list[Record] = town.world(model).story()
-    town.send(*records)
-    return records
 
 
 def test_what_is_said_becomes_final_once_and_in_causal_order(town: Town, database: str) -> None:
-    records = [record for n in range(6) for record in story(town, f"model-{n}")]
+    records = [record for n in range(6) for record in town.story(f"model-{n}")]
     town.await_final(*records)
     with ReadModel(town.settings.database.url) as model:
         for n in range(6):
@@ -236,8 +61,8 @@ def test_a_repeated_event_is_sequenced_once(town: Town) -> None:
 def test_what_does_not_verify_is_put_aside_with_its_reason_and_enters_no_log(town: Town) -> None:
     world = town.world("junk")
     good = world.say("orchestrator", world.queued("job-junk"))
-    stranger = LocalSigner.fresh("orchestrator-1")
-    other = voices.World(town.keyring, town.keyring.roots, {**town._signers, "orchestrator-1": stranger}, model="junk")
+    other = town.world("junk")
+    other.signers = {**other.signers, "orchestrator-1": LocalSigner.fresh("orchestrator-1")}
     forged = other.say("orchestrator", other.queued("job-forged"))
     naked = Record("job.queued", world.lane, 0, 0, b"junk", b"\xc3\x01not avro", ())
     wrong = world.say("registry", world.registered())
@@ -285,19 +110,14 @@ def test_a_killed_indexer_loses_and_doubles_nothing(town: Town, database: str) -
         town.start()
     town.await_final(*records)
     town.stack.kill_service("indexer", 1, signal.SIGKILL)
-    more = story(town, "after-the-kills")
+    more = town.story("after-the-kills")
     town.await_final(*more)
     town.check_everything(database)
 
 
-def readiness(town: Town) -> str:
-    with urlopen(Request(f"{town.stack.service_url('indexer')}/health"), timeout=10) as answer:
-        return str(answer.read().decode())
-
-
 def test_without_the_object_store_events_are_projected_and_become_final_when_it_is_back(town: Town) -> None:
     town.stack.kill("s3", signal.SIGKILL)
-    records = story(town, "no-archive")
+    records = town.story("no-archive")
     ids = [dict(record.headers)["ce_id"].decode() for record in records]
 
     def projected() -> bool:
@@ -305,7 +125,7 @@ def test_without_the_object_store_events_are_projected_and_become_final_when_it_
             return all(model.event(event_id) is not None for event_id in ids)
 
     assert wait_until(projected, PATIENCE), "events must reach Postgres without the archive"
-    assert wait_until(lambda: "do not become final" in readiness(town), PATIENCE), "readiness must say what is wrong"
+    assert wait_until(lambda: "do not become final" in town.readiness(), PATIENCE), "readiness must say what is wrong"
     town.stack.start("s3")
     town.await_final(*records)
     assert town.problems() == []
@@ -313,8 +133,8 @@ def test_without_the_object_store_events_are_projected_and_become_final_when_it_
 
 def test_without_postgres_lanes_wait_and_go_on_when_it_is_back(town: Town) -> None:
     town.stack.kill("postgres", signal.SIGKILL)
-    records = story(town, "no-postgres")
-    assert wait_until(lambda: "stands still" in readiness(town), PATIENCE), "readiness must say what is wrong"
+    records = town.story("no-postgres")
+    assert wait_until(lambda: "stands still" in town.readiness(), PATIENCE), "readiness must say what is wrong"
     town.stack.start("postgres")
     town.await_final(*records)
     assert town.problems() == []
@@ -332,36 +152,19 @@ def test_an_audit_of_a_log_that_grows_meanwhile_finds_nothing(town: Town) -> Non
             town.await_final(record)
             return super().note()
 
-    reader = open_store(f"s3://{town.settings.objects.archive_bucket}", town.settings)
-    archived = Growing(reader, town.settings.log.origin, world.lane)
+    archived = Growing(town.archive, town.settings.log.origin, world.lane)
     with connect(town.settings.database.url, autocommit=True) as connection:
         report = audit_postgres(connection, world.lane, archived.origin, town.roots, town.lanes, archived=archived)
     assert report.problems == []
 
 
 def test_an_artifact_changed_in_its_bucket_is_found_and_named(town: Town) -> None:
-    world = town.world("bytes")
-    uri = f"s3://{town.settings.objects.models_bucket}/bytes/artifact"
-    manifest = f"{uri}.json"
+    uri, manifest = town.register("bytes")
     with ObjectStore(town.settings) as store:
-        stored, described = store.put_once(uri, b"weights"), store.put_once(manifest, b"{}")
-        body = world.registered(
-            "art-bytes",
-            artifact_uri=uri,
-            artifact_sha256=stored.sha256,
-            manifest_uri=manifest,
-            manifest_sha256=described.sha256,
-        )
-        record = world.say("registry", body)
-        town.send(record)
-        town.await_final(record)
-        reader = open_store(f"s3://{town.settings.objects.archive_bucket}", town.settings)
-        archived = ArchivedLane(reader, town.settings.log.origin, world.lane)
-        registered = [
-            item for item in audit_archive(archived, town.roots, town.lanes).registered if item.uri in (uri, manifest)
-        ]
+        told = audit_archive(town.archived(lane_of("bytes", town.lanes)), town.roots, town.lanes).registered
+        registered = [item for item in told if item.uri in (uri, manifest)]
         assert audit_artifacts(store, registered) == []
-        store.put_if_match(uri, b"Weights", stored.etag)
+        store.put_if_match(uri, b"Weights", store.head(uri).etag)
         store.delete(manifest)
         problems = audit_artifacts(store, registered)
     assert {(p.code, p.position) for p in problems} == {
@@ -374,12 +177,12 @@ def test_an_artifact_changed_in_its_bucket_is_found_and_named(town: Town) -> Non
 def test_a_database_restored_from_a_backup_is_filled_up_before_anything_is_sequenced(town: Town, database: str) -> None:
     url = town.settings.database.url
     name = str(psycopg.conninfo.conninfo_to_dict(url)["dbname"])
-    before = story(town, "before-the-backup")
+    before = town.story("before-the-backup")
     town.await_final(*before)
     town.stop()
     copy_database(town, name, f"{name}_backup")
     town.start()
-    after = story(town, "after-the-backup")
+    after = town.story("after-the-backup")
     town.await_final(*after)
     town.stop()
     with ReadModel(url) as model:
@@ -387,7 +190,7 @@ def test_a_database_restored_from_a_backup_is_filled_up_before_anything_is_seque
     places = {id_: (lane, position) for id_, (lane, position) in all_places(url).items() if position < covered[lane]}
     assert len(places) >= len(before) + len(after)
     copy_database(town, f"{name}_backup", name)
-    more = story(town, "after-the-restore")
+    more = town.story("after-the-restore")
     town.start()
     town.await_final(*more)
     now = all_places(url)
@@ -416,11 +219,10 @@ def copy_database(town: Town, source: str, target: str) -> None:
 
 
 def test_parity_names_the_row_and_the_column_that_differ(town: Town, database: str) -> None:
-    reader = open_store(f"s3://{town.settings.objects.archive_bucket}", town.settings)
     town.stop()
     with parity.snapshot(town.settings.database.url) as live:
         sizes = parity.sizes(live)
-        rebuild(reader, database, log_origin=town.settings.log.origin, lanes=town.lanes, roots=town.roots, until=sizes)
+        town.rebuild(database, sizes)
         with connect(database, autocommit=True) as connection:
             connection.execute("UPDATE jobs SET status = 'failed' WHERE job_id = 'job-repeated'")
         with parity.snapshot(database) as rebuilt:
@@ -433,13 +235,13 @@ def test_parity_names_the_row_and_the_column_that_differ(town: Town, database: s
 def test_rows_of_an_older_projection_are_made_anew_by_the_indexer_itself_while_it_sequences(
     town: Town, database: str
 ) -> None:
-    town.await_final(*story(town, "model-older"))
+    town.await_final(*town.story("model-older"))
     with connect(town.settings.database.url, autocommit=True) as connection:
         with connection.transaction():
             connection.execute("DELETE FROM promotion_steps")
             connection.execute("UPDATE jobs SET status = 'as it was said once'")
             connection.execute("UPDATE lanes SET projection = 1")
-        more = story(town, "model-newer")
+        more = town.story("model-newer")
 
         def current() -> bool:
             return all(lane.current for lane in projections(connection))
@@ -451,6 +253,5 @@ def test_rows_of_an_older_projection_are_made_anew_by_the_indexer_itself_while_i
     with connect(database, autocommit=True) as connection:
         connection.execute("UPDATE lanes SET projection = 1")
         sizes = parity.sizes(connection)
-    reader = open_store(f"s3://{town.settings.objects.archive_bucket}", town.settings)
     with pytest.raises(RebuildFailed, match="of another version"):
-        rebuild(reader, database, log_origin=town.settings.log.origin, lanes=town.lanes, roots=town.roots, until=sizes)
+        town.rebuild(database, sizes)

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.indexer.voices import LANES, worlds
 
 from ai_infra.errors import AiInfraError
 from ai_infra.events.event import Cause, Record
 from ai_infra.events.generated import JobStatusKind
 from ai_infra.readmodel import connect, migrate
 from ai_infra.settings import Settings
-from ai_infra.trust.ed25519 import read_private_key
-from ai_infra.trust.keyring_files import latest_keyring
 from ai_infra.trust.keyrings import Keyrings
-from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer.handover import Handover
 from ai_infra_indexer.lane import Lane
 from ai_infra_indexer.order import Source
 from ai_infra_indexer.replay import LaneVerifier
 from ai_infra_indexer.store import ensure_lane, read_head, read_offsets
-
-_spec = importlib.util.spec_from_file_location(
-    "indexer_voices", Path(__file__).parent.parent / "unit/indexer/conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-voices = sys.modules.get("indexer_voices") or importlib.util.module_from_spec(_spec)
-if "indexer_voices" not in sys.modules:
-    sys.modules["indexer_voices"] = voices
-    _spec.loader.exec_module(voices)
 
 
 class Around:
@@ -61,20 +46,12 @@ class Around:
 @pytest.fixture
 def place(settings: Settings, database: str) -> Any:
     """(world, around, connection, lane): a lane that has read nothing."""
-    directory = settings.keys.dir
-    assert directory is not None
-    keyring = latest_keyring(directory)
-    assert keyring is not None
-    signers = {
-        path.stem: LocalSigner(path.stem, read_private_key(path.read_text(), path.stem))
-        for path in (directory / "private").glob("*.key")
-    }
-    world, around = voices.World(keyring, keyring.roots, signers), Around()
+    world, around = worlds(settings.keys.dir)(), Around()
     origin = f"example.org/log/lanes/{world.lane}"
     migrate(database)
     with connect(database, autocommit=True) as connection:
         ensure_lane(connection, world.lane, origin)
-        verifier = LaneVerifier(Keyrings(keyring.roots), voices.LANES)
+        verifier = LaneVerifier(Keyrings(world.roots), LANES)
         handover = Handover(world.lane, origin, 1 << 20)
         head = read_head(connection, world.lane)
         yield world, around, connection, Lane(connection, head, {}, verifier, lambda _: world.chain(), around, handover)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import secrets
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.indexer.voices import LANES, worlds
 
 from ai_infra.devstack import Stack
 from ai_infra.events.canonical import sha256_hex
@@ -25,26 +24,14 @@ from ai_infra.events.generated import (
 from ai_infra.manifest.registration import Registration, sign_registration
 from ai_infra.readmodel import ReadModel, connect, migrate
 from ai_infra.readmodel.search import search_artifacts
-from ai_infra.trust.ed25519 import read_private_key
 from ai_infra.trust.init import init_keys
-from ai_infra.trust.keyring_files import latest_keyring
 from ai_infra.trust.keyrings import Keyrings
-from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer import parity
 from ai_infra_indexer.history import Verdict
 from ai_infra_indexer.replay import Replay
 from ai_infra_indexer.sequence import sequence
 from ai_infra_indexer.store import append, ensure_lane, read_head, read_known
 from ai_infra_indexer.taking import load
-
-_spec = importlib.util.spec_from_file_location(
-    "indexer_voices", Path(__file__).parent.parent / "unit/indexer/conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-voices = importlib.util.module_from_spec(_spec)
-sys.modules["indexer_voices"] = voices
-_spec.loader.exec_module(voices)
 
 # Three productions of the same bytes and what the registry makes of each, in every order that is possible.
 STEPS = ("produced a", "refused a", "produced b", "registered b", "produced c", "refused c")
@@ -139,13 +126,7 @@ class Telling:
 def world(tmp_path: Path) -> Any:
     directory = tmp_path / "keys"
     init_keys(directory)
-    keyring = latest_keyring(directory)
-    assert keyring is not None
-    signers = {
-        path.stem: LocalSigner(path.stem, read_private_key(path.read_text(), path.stem))
-        for path in (directory / "private").glob("*.key")
-    }
-    return voices.World(keyring, keyring.roots, signers)
+    return worlds(directory)()
 
 
 def test_an_artifact_shows_what_its_registration_rests_on_whatever_was_refused_before_or_after(
@@ -193,7 +174,7 @@ def test_an_artifact_shows_what_its_registration_rests_on_whatever_was_refused_b
     with connect(again, autocommit=True) as connection:
         ensure_lane(connection, world.lane, f"example.org/log/lanes/{world.lane}")
         head = read_head(connection, world.lane)
-        load(connection, Replay(head, keyrings, voices.LANES, chain_signatures=True), raws)
+        load(connection, Replay(head, keyrings, LANES, chain_signatures=True), raws)
     with parity.snapshot(database) as live, parity.snapshot(again) as rebuilt:
         comparisons, differences = parity.compare(live, rebuilt)
     assert differences == []

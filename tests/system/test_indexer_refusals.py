@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import secrets
 import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from confluent_kafka import Producer
+from tests.commands import run_command
 from tests.faults.forger import Forger, event_id
 from tests.system.bus_bench import read
 
@@ -194,14 +193,7 @@ def test_a_refusal_is_said_once_over_a_crash_a_restored_backup_and_a_seek_to_the
     place.until(lambda: place.position(refused.id) is not None, "the log has the refusal")
     place.stack.stop_service("indexer")
     seek = ["groups", "seek", "indexer", "--lane", str(place.lane), "--to", "start", "--reason", "a test", "--yes"]
-    done = subprocess.run(
-        [sys.executable, "-m", "ai_infra.cli.main", *seek],
-        env={**place.stack.env(), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_command(place.stack, *seek)
     assert done.returncode == 0, done.stderr
     place.start()
     place.until(lambda: place.letters().count("expired_delegation") >= 2, "it is read and put aside again")

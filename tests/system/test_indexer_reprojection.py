@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import json
 import secrets
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.indexer.voices import LANES, worlds
 
-from ai_infra.cli import main as program
 from ai_infra.devstack import Stack
 from ai_infra.events.generated import ArtifactProduced, JobStatusKind
 from ai_infra.objects.reader import open_store
@@ -24,10 +22,7 @@ from ai_infra.readmodel import connect
 from ai_infra.readmodel.migrations import migrate
 from ai_infra.settings import Settings
 from ai_infra.tlog.tiles import TILE_WIDTH, encode_bundle, entries_path
-from ai_infra.trust.ed25519 import read_private_key
-from ai_infra.trust.keyring_files import latest_keyring
 from ai_infra.trust.keyrings import Keyrings
-from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer import parity, reprojection, store
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.entry import decode
@@ -38,15 +33,6 @@ from ai_infra_indexer.reprojection import Reprojected, ReprojectionFailed, proje
 from ai_infra_indexer.sequence import sequence
 from ai_infra_indexer.store import append, ensure_lane, read_head, read_known
 from ai_infra_indexer.taking import load
-
-_spec = importlib.util.spec_from_file_location(
-    "reprojection_voices", Path(__file__).parent.parent / "unit/indexer/conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-voices = importlib.util.module_from_spec(_spec)
-sys.modules["reprojection_voices"] = voices
-_spec.loader.exec_module(voices)
 
 ORIGIN = "example.org/log"
 
@@ -137,7 +123,7 @@ class LiveLane:
             return [bytes(raw) for (raw,) in rows]
 
     def reproject(self, **options: Any) -> Reprojected:
-        return reproject(self.url, self.archived, roots=self.world.roots, lanes=voices.LANES, **options)
+        return reproject(self.url, self.archived, roots=self.world.roots, lanes=LANES, **options)
 
     def projection(self) -> int:
         with connect(self.url, autocommit=True) as connection:
@@ -153,15 +139,7 @@ class LiveLane:
 
 @pytest.fixture(scope="module")
 def world(settings: Settings) -> Any:
-    directory = settings.keys.dir
-    assert directory is not None
-    keyring = latest_keyring(directory)
-    assert keyring is not None
-    signers = {
-        path.stem: LocalSigner(path.stem, read_private_key(path.read_text(), path.stem))
-        for path in (directory / "private").glob("*.key")
-    }
-    return lambda: voices.World(keyring, keyring.roots, signers)
+    return worlds(settings.keys.dir)
 
 
 @pytest.fixture
@@ -181,7 +159,7 @@ def rebuilt(stack: Stack, live: LiveLane) -> Iterator[Any]:
         with connect(url, autocommit=True) as connection:
             ensure_lane(connection, live.lane, f"{ORIGIN}/lanes/{live.lane}")
             head, keyrings = read_head(connection, live.lane), Keyrings(live.world.roots)
-            load(connection, Replay(head, keyrings, voices.LANES, chain_signatures=False), live.raws())
+            load(connection, Replay(head, keyrings, LANES, chain_signatures=False), live.raws())
         with parity.snapshot(live.url) as ours, parity.snapshot(url) as theirs:
             return parity.compare(ours, theirs)
 
@@ -360,40 +338,21 @@ def test_the_indexer_projects_a_small_lane_anew_by_itself_and_tells_of_a_large_o
     assert large.check() is None
 
 
-@pytest.fixture
-def ai_infra(
-    live: LiveLane, stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Any:
-    """Runs a command with --json on the live lane's database."""
-    for name, value in {**stack.env(), "AI_INFRA_DATABASE_URL": live.url}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> Any:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            program.main([*arguments, "--json"])
-        out, err = capsys.readouterr()
-        assert not ended.value.code, out + err
-        return json.loads(out)
-
-    return call
-
-
 def test_the_command_makes_lanes_with_older_rows_anew_and_others_only_where_it_is_told_to(
-    live: LiveLane, ai_infra: Any
+    live: LiveLane, ai_infra: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AI_INFRA_DATABASE_URL", live.url)
     right = live.digests()
     live.as_an_older_projection_had_it()
-    said = ai_infra("db", "reproject")
+    said = ai_infra("db", "reproject", "--json")
     assert said["projection"] == PROJECTION
     assert said["before"] == [{"lane": live.lane, "size": 507, "projection": 1}]
     assert [(one["lane"], one["entries"]) for one in said["lanes"]] == [(live.lane, 507)]
     assert live.digests() == right
-    assert ai_infra("db", "reproject")["lanes"] == []
+    assert ai_infra("db", "reproject", "--json")["lanes"] == []
     with connect(live.url, autocommit=True) as connection:
         connection.execute("UPDATE jobs SET status = 'a hand did this' WHERE lane = %s", (live.lane,))
-    assert ai_infra("db", "reproject", "--lane", str(live.lane), "--force")["lanes"][0]["rows_changed"] > 100
+    assert ai_infra("db", "reproject", "--lane", str(live.lane), "--force", "--json")["lanes"][0]["rows_changed"] > 100
     assert live.digests() == right
 
 

@@ -5,64 +5,32 @@ The tests run in this order on one log; the last leaves it with keys that count,
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from itertools import islice
 from typing import Any
 from urllib.request import urlopen
 
-import pytest
-from tests.system.test_indexer_log import PATIENCE, Town, readiness
+from tests.system.town import PATIENCE, Town
 
-from ai_infra.devstack import Stack
 from ai_infra.devstack.waiting import wait_until
 from ai_infra.events.event import Record
 from ai_infra.readmodel import ReadModel, connect
-from ai_infra.settings import Settings
 from ai_infra.trust.keyring import AUDIT, CHAIN
 from ai_infra.trust.keyring_files import load_keyrings
 
 
-@pytest.fixture(scope="module")
-def town(stack: Stack, settings: Settings) -> Iterator[Town]:
-    town = Town(stack, settings)
-    town.start()
-    yield town
-    town.stop()
+def keys(town: Town, *arguments: str) -> Any:
+    code, told = town.cli("keys", *arguments)
+    assert code == 0, told
+    return told
 
 
-def keys(town: Town, cwd: Path, *arguments: str) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-m", "ai_infra.cli.main", "keys", *arguments, "--json"],
-        env={**os.environ, **town.stack.env()},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def topic_problems(town: Town, cwd: Path) -> list[Any]:
+def topic_problems(town: Town) -> list[Any]:
     """What `audit verify --topic` finds in what subscribers were told, by the indexer."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ai_infra.cli.main", "audit", "verify", "--from", "archive", "--topic", "--json"],
-        env={**os.environ, **town.stack.env()},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
-    assert done.stdout, done.stderr
-    found = json.loads(done.stdout)
+    _, found = town.cli("audit", "verify", "--from", "archive", "--topic")
+    assert isinstance(found, dict), found
     assert {lane["versions"] for lane in found["lanes"]} == {"checked"}
     # Other tests may have said checkpoints of their own making.
     return [p for p in found["problems"] if p["source"] == "topic" and p["code"] != "foreign_checkpoint"]
@@ -80,7 +48,7 @@ def counting(town: Town, use: str) -> list[str]:
 @contextmanager
 def flowing(town: Town, said: list[Record]) -> Iterator[None]:
     """Events of all lanes, one after the other, for as long as the block lasts."""
-    worlds = [town.world(f"rotation-{n}") for n in range(6)]
+    worlds = [town.world(model) for model in islice(town.models("rotation"), town.lanes)]
     stop = threading.Event()
     failed: list[BaseException] = []
 
@@ -110,16 +78,16 @@ def more(said: list[Record], count: int) -> None:
     assert wait_until(lambda: len(said) >= goal, PATIENCE), "events do not flow"
 
 
-def test_keys_are_rotated_and_revoked_under_load_and_nothing_is_lost(town: Town, tmp_path: Path) -> None:
+def test_keys_are_rotated_and_revoked_under_load_and_nothing_is_lost(town: Town) -> None:
     said: list[Record] = []
     [*_, audit], [*_, chain] = counting(town, AUDIT), counting(town, CHAIN)
     with flowing(town, said):
         more(said, 20)
         for key in (audit, chain):
-            keys(town, tmp_path, "rotate", key)
+            keys(town, "rotate", key)
             more(said, 20)
         for key in (audit, chain):
-            keys(town, tmp_path, "revoke", key, "--reason", "a test")
+            keys(town, "revoke", key, "--reason", "a test")
             more(said, 20)
         town.start(replica=1)
         more(said, 20)
@@ -128,7 +96,7 @@ def test_keys_are_rotated_and_revoked_under_load_and_nothing_is_lost(town: Town,
     town.await_final(*said)
     town.stack.stop_service("indexer", replica=1)
     assert town.problems() == []
-    assert topic_problems(town, tmp_path) == []
+    assert topic_problems(town) == []
     ids = [dict(record.headers)["ce_id"].decode() for record in said]
     with connect(town.settings.database.url, autocommit=True) as connection:
         rows = connection.execute(
@@ -143,10 +111,10 @@ def test_keys_are_rotated_and_revoked_under_load_and_nothing_is_lost(town: Town,
     assert dict(rows)[ids[-1]] != chain
 
 
-def test_without_an_audit_key_that_counts_nothing_becomes_final_until_one_is_made(town: Town, tmp_path: Path) -> None:
+def test_without_an_audit_key_that_counts_nothing_becomes_final_until_one_is_made(town: Town) -> None:
     for key in counting(town, AUDIT):
-        keys(town, tmp_path, "revoke", key, "--reason", "stolen")
-    assert wait_until(lambda: "the audit key" in readiness(town), PATIENCE), readiness(town)
+        keys(town, "revoke", key, "--reason", "stolen")
+    assert wait_until(lambda: "the audit key" in town.readiness(), PATIENCE), town.readiness()
     world = town.world("no-audit-key")
     record = world.say("orchestrator", world.queued("job-no-audit-key"))
     town.send(record)
@@ -164,6 +132,16 @@ def test_without_an_audit_key_that_counts_nothing_becomes_final_until_one_is_mad
         assert entry is not None
         assert all(row.checkpoint_size <= entry.position for row in model.lanes() if row.lane == entry.lane)
 
-    keys(town, tmp_path, "new", "audit-of-the-test", "--use", "audit")
+    keys(town, "new", "audit-of-the-test", "--use", "audit")
     town.await_final(record)
+
+    def known() -> bool:
+        """In every lane: a checkpoint by the new key verifies by a keyring that has it."""
+        with connect(town.settings.database.url, autocommit=True) as connection:
+            found = connection.execute("SELECT DISTINCT lane FROM keys WHERE key_id = 'audit-of-the-test'").fetchall()
+        return len(found) == town.lanes
+
+    assert wait_until(known, PATIENCE), "waited in vain for every lane to enter the keyring with the new key"
+    sizes = town.sizes()
+    assert wait_until(lambda: town.covers(sizes), PATIENCE), "waited in vain for the archive to cover that keyring"
     assert town.problems() == []

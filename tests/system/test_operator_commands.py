@@ -7,7 +7,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from ai_infra.bus.halts import CONSECUTIVE_FAILURES
 from ai_infra.bus.redrive import DEAD_LETTER_HEADERS
 from ai_infra.bus.run import run_service
 from ai_infra.bus.service import Service
-from ai_infra.cli import main as program
 from ai_infra.client.client import Client
 from ai_infra.devstack import Stack
 from ai_infra.events.generated import (
@@ -84,23 +82,9 @@ def moody(settings: Settings) -> Iterator[Moody]:
 
 
 @pytest.fixture
-def ai_infra(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Any]:
-    """Runs a command with --json in this process; returns its result, and fails the test for another exit code."""
-    for name, value in stack.env().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str, code: int = 0) -> Any:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            program.main([*arguments, "--json"])
-        out, err = capsys.readouterr()
-        assert (ended.value.code or 0) == code, out + err
-        return json.loads(out if out.strip() else err.strip().splitlines()[-1])
-
-    return call
+def ai_infra(ai_infra: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, always with --json."""
+    return lambda *arguments, code=0: ai_infra(*arguments, "--json", code=code)
 
 
 @pytest.fixture

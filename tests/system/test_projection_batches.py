@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import secrets
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.indexer.voices import worlds
 
 from ai_infra.devstack import Stack
 from ai_infra.events.event import Record
@@ -18,34 +16,14 @@ from ai_infra.events.generated import JobStatusKind
 from ai_infra.readmodel import connect
 from ai_infra.readmodel.migrations import migrate
 from ai_infra.settings import Settings
-from ai_infra.trust.ed25519 import read_private_key
-from ai_infra.trust.keyring_files import latest_keyring
-from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer import parity
 from ai_infra_indexer.sequence import Head, Line, head_after, sequence
 from ai_infra_indexer.store import append, ensure_lane, read_known
 
-_spec = importlib.util.spec_from_file_location(
-    "batch_voices", Path(__file__).parent.parent / "unit/indexer/conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-voices = importlib.util.module_from_spec(_spec)
-sys.modules["batch_voices"] = voices
-_spec.loader.exec_module(voices)
-
 
 @pytest.fixture(scope="module")
 def world(settings: Settings) -> Any:
-    directory = settings.keys.dir
-    assert directory is not None
-    keyring = latest_keyring(directory)
-    assert keyring is not None
-    signers = {
-        path.stem: LocalSigner(path.stem, read_private_key(path.read_text(), path.stem))
-        for path in (directory / "private").glob("*.key")
-    }
-    return voices.World(keyring, keyring.roots, signers)
+    return worlds(settings.keys.dir)()
 
 
 def lines_of(world: Any, records: list[Record]) -> list[Line]:

@@ -10,27 +10,10 @@ from typing import Any
 
 import pytest
 
-from ai_infra.cli.main import main
 from ai_infra.client.gate import Gate
-from ai_infra.devstack import Stack
 from ai_infra.settings import Settings
 
-Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def run(stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    for name, value in stack.env().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        streams = capsys.readouterr()
-        return int(ended.value.code or 0), streams.out + streams.err
-
-    return run
+Run = Callable[..., Any]
 
 
 def write(path: Path, document: Any) -> str:
@@ -39,22 +22,18 @@ def write(path: Path, document: Any) -> str:
 
 
 def test_a_policy_that_was_set_is_known_to_every_process_that_starts(
-    run: Run, settings: Settings, tmp_path: Path
+    ai_infra: Run, settings: Settings, tmp_path: Path
 ) -> None:
     # Nothing in it changes a decision of other tests.
     document = {"promotion": {"wait_for_facts_s": 30}, "note": secrets.token_hex(4)}
     file = write(tmp_path / "policy.json", document)
-    assert run("policy", "check", file)[0] == 0
-    status, out = run("policy", "set", file, "--reason", "a test", "--json")
-    assert status == 0
-    version = json.loads(out.partition("}")[0] + "}")["version"]
+    ai_infra("policy", "check", file)
+    version = ai_infra("policy", "set", file, "--reason", "a test", "--json")["version"]
     for _ in range(5):  # the topics of keyrings and policies come in no order
         gate = Gate(settings)
         assert (gate.policy.version, dict(gate.policy.document)) == (version, document)
         gate.close()
-    status, out = run("policy", "show", "--json")
-    assert status == 0
-    assert json.loads(out)["version"] == version
+    assert ai_infra("policy", "show", "--json")["version"] == version
 
 
 @pytest.mark.parametrize(
@@ -69,16 +48,14 @@ def test_a_policy_that_was_set_is_known_to_every_process_that_starts(
         {"promotion": []},
     ],
 )
-def test_a_policy_that_means_nothing_is_not_set(run: Run, tmp_path: Path, document: Any) -> None:
+def test_a_policy_that_means_nothing_is_not_set(ai_infra: Run, tmp_path: Path, document: Any) -> None:
     file = write(tmp_path / "policy.json", document)
-    status, out = run("policy", "set", file, "--reason", "a typo")
-    assert status == 1
-    assert out.startswith("error: the policy is not set: promotion")
-    assert run("policy", "check", file)[0] == 1
+    said = ai_infra("policy", "set", file, "--reason", "a typo", code=1)
+    assert said.startswith("error: the policy is not set: promotion")
+    ai_infra("policy", "check", file, code=1)
 
 
-def test_what_would_change_is_shown_before_it_is_set(run: Run, tmp_path: Path) -> None:
+def test_what_would_change_is_shown_before_it_is_set(ai_infra: Run, tmp_path: Path) -> None:
     file = write(tmp_path / "policy.json", {"promotion": {"min_score_e6": {"prod": 900_000}}})
-    status, out = run("policy", "diff", file, "--json")
-    assert status == 0
-    assert {"setting": "promotion.min_score_e6.prod", "now": None, "then": 900_000} in json.loads(out)
+    change = {"setting": "promotion.min_score_e6.prod", "now": None, "then": 900_000}
+    assert change in ai_infra("policy", "diff", file, "--json")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from psycopg import sql
-from tests.unit.indexer import conftest as voices
 from tests.unit.indexer.log_folder import LANES, ORIGIN, model_in
+from tests.unit.indexer.voices import worlds
 
-from ai_infra.cli.main import main
 from ai_infra.devstack import Stack
 from ai_infra.events.event import Record
 from ai_infra.events.generated import JobStatus, JobStatusKind
@@ -27,9 +24,6 @@ from ai_infra.readmodel.migrations import migrate
 from ai_infra.settings import Settings
 from ai_infra.tlog.growth import RightEdge
 from ai_infra.tlog.tiles import entries_path
-from ai_infra.trust.ed25519 import read_private_key
-from ai_infra.trust.keyring_files import latest_keyring
-from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer import pruning
 from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.archived import ArchivedLane
@@ -37,7 +31,7 @@ from ai_infra_indexer.audit import audit_postgres
 from ai_infra_indexer.companions import archive_companions
 from ai_infra_indexer.decisions import read_archived, read_postgres
 from ai_infra_indexer.exceptions import IndexerError, LaneLost
-from ai_infra_indexer.finality import FinalLane
+from ai_infra_indexer.finality import FinalLane, note
 from ai_infra_indexer.handover import Handover
 from ai_infra_indexer.history import Heard
 from ai_infra_indexer.pruner import Pruner
@@ -104,6 +98,7 @@ class Log:
                 archive, edge, edge_hash = self.taken_by, taken.edge, taken.edge_hash
             final = FinalLane(lane, archive, edge, edge_hash, opened, Position(0), Handover(lane, ORIGIN, 1 << 20))
             final.archive_more(connection)
+            note(connection, [final])
             if published:
                 connection.execute("UPDATE lane_progress SET published_size = checkpoint_size WHERE lane = %s", (lane,))
 
@@ -144,15 +139,7 @@ class Log:
 
 @pytest.fixture(scope="module")
 def world(settings: Settings) -> Callable[[], Any]:
-    directory = settings.keys.dir
-    assert directory is not None
-    keyring = latest_keyring(directory)
-    assert keyring is not None
-    signers = {
-        path.stem: LocalSigner(path.stem, read_private_key(path.read_text(), path.stem))
-        for path in (directory / "private").glob("*.key")
-    }
-    return lambda: voices.World(keyring, keyring.roots, signers)
+    return worlds(settings.keys.dir)
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +312,7 @@ def test_what_kafka_has_forgotten_to_have_said_is_not_counted_wrongly(log: Log) 
 
 
 def test_the_commands_prune_and_work_on_a_pruned_log(
-    log: Log, stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    log: Log, monkeypatch: pytest.MonkeyPatch, ai_infra: Callable[..., Any]
 ) -> None:
     own = {
         "AI_INFRA_DATABASE_URL": log.url,
@@ -333,38 +320,29 @@ def test_the_commands_prune_and_work_on_a_pruned_log(
         "AI_INFRA_LOG_ORIGIN": ORIGIN,
         "AI_INFRA_LANES": str(LANES),
     }
-    for name, value in {**stack.env(), **own}.items():
+    for name, value in own.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)  # a proof is written there
-
-    def ai_infra(*arguments: str) -> Any:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([*arguments, "--json"])
-        out, err = capsys.readouterr()
-        assert not ended.value.code, out + err
-        return json.loads(out)
 
     now = (datetime.now(UTC) + SOON).isoformat()
-    complete = ai_infra("audit", "complete")
-    assert ai_infra("db", "prune")["lanes"][0]["pruned"] == 0  # nothing is 90 days old
-    assert ai_infra("db", "prune", "--before", now, "--dry-run")["lanes"][0]["prunable"] == FULL
-    assert ai_infra("db", "prune", "--before", now, "--lane", "0")["lanes"] == [
+    complete = ai_infra("audit", "complete", "--json")
+    assert ai_infra("db", "prune", "--json")["lanes"][0]["pruned"] == 0  # nothing is 90 days old
+    assert ai_infra("db", "prune", "--before", now, "--dry-run", "--json")["lanes"][0]["prunable"] == FULL
+    assert ai_infra("db", "prune", "--before", now, "--lane", "0", "--json")["lanes"] == [
         {"lane": 0, "pruned": FULL, "low_water": FULL, "prunable": 0, "seconds": pytest.approx(5, abs=60)}
     ]
-    verified = ai_infra("audit", "verify")
+    verified = ai_infra("audit", "verify", "--json")
     assert {(r["source"], r["entries"], r["pruned"]) for r in verified["lanes"] if r["lane"] == 0} == {
         ("archive", LONG, 0),
         ("postgres", LONG - FULL, FULL),
     }
-    parity = ai_infra("rebuild", "--parity", "--processes", "1")
+    parity = ai_infra("rebuild", "--parity", "--processes", "1", "--json")
     [entries] = [t for t in parity["tables"] if (t["table"], t["lane"]) == ("entries", 0)]
     assert (entries["live_rows"], entries["equal"]) == (LONG - FULL, True)
     [heard] = [t for t in parity["tables"] if (t["table"], t["lane"]) == ("event_ids", 0)]
     assert heard["live_rows"] == LONG
-    assert ai_infra("audit", "complete")["lanes"] == complete["lanes"]
+    assert ai_infra("audit", "complete", "--json")["lanes"] == complete["lanes"]
     event_id = dict(log.records[0][5].headers)["ce_id"].decode()
-    assert ai_infra("audit", "prove", event_id)["position"] == 5
+    assert ai_infra("audit", "prove", event_id, "--json")["position"] == 5
     with ReadModel(log.url) as model:
         assert [lane.pruned_size for lane in model.lanes()] == [FULL, 0, 0, 0]
         assert model.artifact("art-1") is not None

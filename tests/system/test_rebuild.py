@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.unit.indexer.log_folder import LANES, ORIGIN, LogFolder, put
+from tests.unit.indexer.voices import worlds
 
 from ai_infra.devstack import Stack
 from ai_infra.devstack.waiting import wait_until
@@ -23,22 +23,11 @@ from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.generated import JobStatusKind, SignerChanged
 from ai_infra.objects.reader import open_store
 from ai_infra.readmodel import connect
-from ai_infra.trust.ed25519 import read_private_key
 from ai_infra.trust.init import init_keys
 from ai_infra.trust.keyring_document import sign_keyring
-from ai_infra.trust.keyring_files import latest_keyring
 from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer import parity
 from ai_infra_indexer.rebuild import Rebuilt, rebuild
-
-_spec = importlib.util.spec_from_file_location(
-    "rebuilt_voices", Path(__file__).parent.parent / "unit/indexer/conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-voices = importlib.util.module_from_spec(_spec)
-sys.modules["rebuilt_voices"] = voices
-_spec.loader.exec_module(voices)
 
 LONG = 3_000  # entries of lane 0: long enough to be killed in the middle
 
@@ -52,14 +41,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def make_world(keys: Path) -> Callable[[], Any]:
-    keyring = latest_keyring(keys)
-    assert keyring is not None
-    signers = {
-        path.stem: LocalSigner(path.stem, read_private_key(path.read_text(), path.stem))
-        for path in (keys / "private").glob("*.key")
-    }
-
-    return lambda: voices.World(keyring, keyring.roots, signers)
+    return worlds(keys)
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from tests.commands import run_command
 from tests.system.bus_bench import read
+from tests.unit.indexer.voices import worlds
 
 from ai_infra.bus.kafka.admin import KafkaAdmin
 from ai_infra.client import Client
@@ -24,18 +21,6 @@ from ai_infra.devstack.waiting import wait_until
 from ai_infra.events.generated import PromotionDecided, PromotionStatus
 from ai_infra.events.lanes import lane_of
 from ai_infra.settings import Settings
-from ai_infra.trust.ed25519 import read_private_key
-from ai_infra.trust.keyring_files import latest_keyring
-from ai_infra.trust.signers import LocalSigner
-
-_spec = importlib.util.spec_from_file_location(
-    "indexer_voices", Path(__file__).parent.parent / "unit/indexer/conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-voices = importlib.util.module_from_spec(_spec)
-sys.modules["indexer_voices"] = voices
-_spec.loader.exec_module(voices)
 
 PATIENCE = 90.0
 SERVICES = ("promoter", "canary")
@@ -75,14 +60,7 @@ def test_a_service_that_nobody_hears_any_more_is_renumbered_by_an_operator(
 
     def renumber() -> tuple[int, Any]:
         command = ["groups", "renumber", "promoter", "--lane", str(lane), "--reason", "a tool had its key", "--json"]
-        done = subprocess.run(
-            [sys.executable, "-m", "ai_infra.cli.main", *command],
-            env={**os.environ, **stack.env()},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = run_command(stack, *command)
         return done.returncode, json.loads(done.stdout if done.returncode == 0 else done.stderr)
 
     decided()
@@ -108,15 +86,7 @@ def test_a_service_that_nobody_hears_any_more_is_renumbered_by_an_operator(
 
 
 def say_as_promoter(settings: Settings, model: str, epoch: int) -> None:
-    directory = settings.keys.dir
-    assert directory is not None
-    keyring = latest_keyring(directory)
-    assert keyring is not None
-    signers = {
-        path.stem: LocalSigner(path.stem, read_private_key(path.read_text(), path.stem))
-        for path in (directory / "private").glob("*.key")
-    }
-    world = voices.World(keyring, keyring.roots, signers, model=model, epoch=epoch)
+    world = worlds(settings.keys.dir)(model=model, epoch=epoch)
     record = world.say("promoter", world.decided(PromotionStatus.REJECTED))
     producer = Producer(settings.kafka.client_config())
     producer.produce(

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.repositories import git, make_repository
 
 from ai_infra_trainer.checkout import allowed, checkout, parse_code_ref
 from ai_infra_trainer.exceptions import Cancelled, CodeMismatch
@@ -14,25 +15,12 @@ from ai_infra_trainer.exceptions import Cancelled, CodeMismatch
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def git(where: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments],
-        cwd=where,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout.strip()
-
-
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     root = tmp_path / "repository"
     (root / "job").mkdir(parents=True)
     (root / "job" / "train.py").write_text("print('one')\n")
-    git(root, "init", "-q", "-b", "main")
-    git(root, "add", "-A")
-    git(root, "commit", "-q", "-m", "one")
+    make_repository(root)
     return root
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.repositories import make_repository
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,9 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def digits(tmp_path: Path) -> Path:
     """A clone of its own with the example in it."""
     shutil.copytree(ROOT / "examples" / "digits", tmp_path / "clone" / "digits")
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "code"]):
-        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-        subprocess.run(["git", *identity, *command], cwd=tmp_path / "clone", check=True)
+    make_repository(tmp_path / "clone")
     return tmp_path / "clone" / "digits"
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
-import subprocess
-import sys
 import tarfile
 import time
 import uuid
@@ -19,6 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.commands import run_command
+from tests.repositories import make_repository
 
 from ai_infra.client import (
     Client,
@@ -60,10 +59,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     shutil.copytree(ROOT / "examples" / "digits", root / "digits")
     (root / "steered").mkdir()
     (root / "steered" / "train.py").write_text(STEERED)
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "code"]):
-        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *command], cwd=root, check=True)
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, check=True, capture_output=True, text=True)
-    return root, head.stdout.strip()
+    return root, make_repository(root)
 
 
 @pytest.fixture(scope="module")
@@ -163,12 +159,9 @@ def test_an_artifact_is_verified_by_a_command_and_a_changed_byte_is_found(
 ) -> None:
     result = client.wait(submit({"content": secrets.token_hex(8)}), timeout=60)
     said = result.registered.body
-    command = [sys.executable, "-m", "ai_infra.cli.main", "artifact", "verify", result.artifact_id]
-    command += ["--model", said.model, "--json"]
 
     def verify() -> tuple[int, dict[str, Any]]:
-        env = {**os.environ, **stack.env()}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        done = run_command(stack, "artifact", "verify", result.artifact_id, "--model", said.model, "--json")
         return done.returncode, json.loads(done.stdout)
 
     code, found = verify()

@@ -16,7 +16,6 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from ai_infra.bus.announce import publish_keyring, publish_policy, published_keyrings
 from ai_infra.bus.broadcast import Broadcast
 from ai_infra.bus.kafka.config import producer_config
-from ai_infra.cli.main import main
 from ai_infra.devstack import Stack
 from ai_infra.errors import ConfigurationError
 from ai_infra.events.canonical import sha256_hex
@@ -44,22 +43,9 @@ def follower(settings: Settings) -> Iterator[Broadcast]:
 
 
 @pytest.fixture
-def keys(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., dict[str, Any]]:
+def keys(ai_infra: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     """Runs `ai-infra keys ... --json` for the stack and returns what it says."""
-    for name, value in stack.env().items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments: str) -> dict[str, Any]:
-        with pytest.raises(SystemExit) as ended:
-            main(["keys", *arguments, "--json"])
-        out, err = capsys.readouterr()
-        assert not ended.value.code, err
-        answer: dict[str, Any] = json.loads(out)
-        return answer
-
-    return run
+    return lambda *arguments: ai_infra("keys", *arguments, "--json")  # type: ignore[no-any-return]  # it's an object
 
 
 def test_a_change_by_command_reaches_who_listens(keys: Callable[..., dict[str, Any]], follower: Broadcast) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
+from tests.repositories import make_repository
 
 from ai_infra.errors import ConfigurationError
 from ai_infra_trainer.datasets import dataset_sha256
@@ -71,10 +71,7 @@ def test_code_here_is_the_commit_and_its_path(tmp_path: Path) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()
     (inner / "train.py").write_text("")
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
-        subprocess.run(
-            ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *command], cwd=tmp_path, check=True
-        )
+    make_repository(tmp_path)
     ref = code_ref_here(inner, None)
     assert ref.startswith(f"git+file://{tmp_path}@")
     assert ref.endswith("#inner")
