@@ -27,6 +27,9 @@ SESSION_MS = 6_000  # how long the lanes of a killed replica stay with it: tests
 # because an AI_INFRA_* name that no setting knows is an error for the processes that the tests start.
 IN_DOCKER = os.environ.pop("AI_INFRA_TEST_DOCKER", "") == "1"
 
+# What several tests share asserts too, and says what it found as they do.
+pytest.register_assert_rewrite("tests.faults", "tests.system", "tests.unit")
+
 # What was compiled is kept, whatever the shell says: else each worker, and each process that a test starts, compiles
 # tests and services anew, and that takes longer than most tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
