@@ -53,8 +53,8 @@ class How(Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """Which writes fail, and how: by number, from 1 at the start of the process, or the first one of a name; `behind`:
-    only once there was one of that name."""
+    """Which writes fail, and how: by number, from 1 at the start of the process, or the first one of a kind; `behind`:
+    only once there was one of that kind."""
 
     how: How = How.DIE
     at: frozenset[int] = frozenset()
@@ -87,6 +87,17 @@ def _run(plan: Plan, env: dict[str, str], directory: Path, log: Path, writes: Pa
     sys.exit(run_one("indexer"))
 
 
+def kind_of(write: str) -> str:
+    """What a write is, wherever it goes: `put tile, full` of any tile of any lane."""
+    if not write.startswith("put "):
+        return write
+    path = write.split("/")[2:] or [write.removeprefix("put ")]
+    if path[0] != "tile":
+        return f"put {path[0]}"
+    part = "partial" if path[-2].endswith(".p") else "full"
+    return f"put tile{'/entries' if path[1] == 'entries' else ''}, {part}"
+
+
 class Faults:
     """Counts writes, and lets the chosen ones fail."""
 
@@ -106,7 +117,8 @@ class Faults:
         """Does one write, or not. `refused` and `lost` make the errors that its caller would get."""
         with self._guard:
             self._count += 1
-            fails = self._plan.how if self._count in self._plan.at or self._named(what) else None
+            plan = self._plan
+            fails = self._plan.how if self._count in self._plan.at or self._chosen(what) else None
         if fails is How.REFUSE:
             os.write(self._writes, f"refused {what}\n".encode())
             raise refused(f"refused by a test: {what}")
@@ -116,6 +128,8 @@ class Faults:
             result = do()
         except BaseException:
             os.write(self._writes, f"failed {what}\n".encode())  # a put where the same bytes are, for one
+            if fails is How.DIE:
+                self._plan = plan  # it was no write: the next one of its kind is meant
             raise
         os.write(self._writes, f"{what}\n".encode())
         if fails is How.DIE:
@@ -124,13 +138,13 @@ class Faults:
             raise (lost or refused)(f"answer lost by a test: {what}")
         return result
 
-    def _named(self, what: str) -> bool:
-        plan = self._plan
+    def _chosen(self, what: str) -> bool:
+        plan, kind = self._plan, kind_of(what)
         if plan.behind:
-            if what == plan.behind:
+            if kind == plan.behind:
                 self._plan = replace(plan, behind="")
             return False
-        found = what == plan.first
+        found = kind == plan.first
         if found:
             self._plan = replace(plan, first="")
         return found
