@@ -12,12 +12,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from tests import properties
 
-from ai_infra.devstack import Stack, claimed_name
-from ai_infra.settings import Settings
+if TYPE_CHECKING:
+    from ai_infra.devstack import Stack
+    from ai_infra.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 LANES = 4  # enough for models to land in different lanes, few enough to be quick on two cores
@@ -36,9 +37,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """What people have set for their own work must not reach the tests."""
-    properties.register()
+    if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):  # who only hands out tests has none
+        from tests import properties
+
+        properties.register()
     for name in list(os.environ):
         if name.startswith(("AI_INFRA_", "KAFKA_", "AWS_")):
             del os.environ[name]
@@ -47,6 +51,8 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """A running stack, furnished as `ai-infra dev up` does it; emptied before, stopped after."""
+    from ai_infra.devstack import Stack, claimed_name
+
     terminal = request.config.pluginmanager.get_plugin("terminalreporter")
 
     def say(line: str) -> None:
