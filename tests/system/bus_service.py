@@ -168,7 +168,7 @@ def deaf(item: WorkItem) -> Fetched:
 
 if __name__ == "__main__":
     from ai_infra.bus.run import run_service
-    from ai_infra.cli.run import stop_on_signal
+    from ai_infra.cli.stopping import stop_on_signal
     from ai_infra.settings import load_settings
     from ai_infra.telemetry.logs import configure_logging
 

@@ -19,7 +19,7 @@ from ai_infra.trust.init import init_keys
 
 WAITS = """
 import sys, time
-from ai_infra.cli.run import stop_on_signal
+from ai_infra.cli.stopping import stop_on_signal
 with stop_on_signal(slow={slow}) as stop:
     print("ready", flush=True)
     stop.wait(60)
@@ -53,7 +53,7 @@ def line(process: subprocess.Popen[str]) -> str:
 
 WITHIN_A_WAIT = """
 import os, signal, sys
-from ai_infra.cli.run import stop_on_signal
+from ai_infra.cli.stopping import stop_on_signal
 with stop_on_signal() as stop:
     with stop._cond:  # what stop.wait() holds for a moment, before and after it waits
         os.kill(os.getpid(), signal.SIGTERM)
@@ -61,7 +61,7 @@ with stop_on_signal() as stop:
 """
 BEFORE_A_WAIT = """
 import os, signal, sys, threading
-from ai_infra.cli.run import stop_on_signal
+from ai_infra.cli.stopping import stop_on_signal
 with stop_on_signal() as stop:
     threading.Thread(target=threading.Event().wait, daemon=True).start()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # as one that came too early to interrupt the wait

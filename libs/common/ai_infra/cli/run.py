@@ -1,22 +1,16 @@
 """`ai-infra run`: a service in the foreground, or all of them, until a signal asks to stop.
 
-The first signal only sets a flag; the service then finishes its batch and leaves its group. A second signal ends the
-process at once. SIGUSR1 writes the stacks of all threads to stderr, and so does a stop that takes too long. What ends a
-service besides a signal is an exit code other than 0: who started it (systemd, Kubernetes, `run all`) starts it anew.
+Asked to stop, a service finishes its batch and leaves its group. What ends it besides is an exit code other than 0: who
+started it (systemd, Kubernetes, `run all`) starts it anew.
 """
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
 import os
-import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Final
@@ -25,12 +19,12 @@ import structlog
 import typer
 
 from ai_infra.cli.output import Json, note, show
+from ai_infra.cli.stopping import stop_on_signal
 from ai_infra.errors import AiInfraError, ConfigurationError
 
 ENTRY_POINTS: Final = "ai_infra.services"
 ALL: Final = "all"
-STOP_SECONDS: Final = 20.0  # a graceful stop that takes longer shows where it is stuck
-KILL_SECONDS: Final = 40.0  # and one that takes this long is ended by who started it
+KILL_SECONDS: Final = 40.0  # a stop that takes this long is ended by who started it
 RESTART_AFTER: Final = 1.0  # seconds; doubled with each failure in a row
 RESTART_AT_MOST: Final = 30.0
 _HEALTHY_SECONDS: Final = 30.0  # who has run this long failed for a new reason
@@ -89,45 +83,6 @@ def run_one(name: str) -> int:
             return 1
         finally:
             close_tracing()
-
-
-@contextlib.contextmanager
-def stop_on_signal(*, slow: float = STOP_SECONDS) -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets. The second signal ends the process; `slow` seconds after the first the
-    stacks of all threads go to stderr. SIGUSR1 shows them at any time."""
-    stop = threading.Event()
-    tells, hears = socket.socketpair()
-    tells.setblocking(False)
-
-    def listen() -> None:
-        asked = False
-        while number := int.from_bytes(hears.recv(1)):  # none once `tells` is closed
-            if number in before:
-                if asked:
-                    os._exit(128 + number)
-                asked = True
-                faulthandler.dump_traceback_later(slow, exit=False)
-                stop.set()
-
-    # Not in the handlers: the main thread runs them, and it may be within a library's call, just about to begin a long
-    # wait, or within a wait for this very event, whose lock it holds.
-    told_before = signal.set_wakeup_fd(tells.fileno(), warn_on_full_buffer=False)
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
-    listener = threading.Thread(target=listen, name="signals", daemon=True)
-    listener.start()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
-    faulthandler.enable()  # a crash in a library's own code would else leave no word
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(told_before)
-        tells.close()
-        listener.join()
-        hears.close()
-        faulthandler.cancel_dump_traceback_later()
-        faulthandler.unregister(signal.SIGUSR1)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from ai_infra.cli.output import Json, fail, note, rows, show, show_line
-from ai_infra.cli.run import stop_on_signal
+from ai_infra.cli.stopping import stop_on_signal
 from ai_infra.errors import UnavailableError
 from ai_infra.objects.lane_files import note_at
 from ai_infra.objects.reader import ObjectReader, open_store
