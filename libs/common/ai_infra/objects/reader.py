@@ -16,7 +16,6 @@ from ai_infra.objects.model import Digest, Version
 from ai_infra.objects.store import DEFAULT_MAX_BYTES, ObjectStore
 from ai_infra.objects.upload import file_digest
 from ai_infra.objects.uri import Location, join
-from ai_infra.objects.web_reader import WebReader
 from ai_infra.settings import Settings
 
 
@@ -150,6 +149,8 @@ def open_store(uri: str, settings: Settings | None = None) -> ObjectReader:
             )
         return BucketReader(ObjectStore(settings), uri)
     if uri.startswith(("https://", "http://")):
+        from ai_infra.objects.web_reader import WebReader
+
         return WebReader(uri)
     if uri.startswith("file:"):
         parts = urlsplit(uri)
