@@ -45,7 +45,7 @@ def test_directories_nested_without_end_are_removed(tmp_path: Path) -> None:
     workspace = Workspaces(tmp_path / "runner").of("a")
     workspace.make()
     here = os.open(workspace.output, os.O_RDONLY)
-    for _ in range(3000):
+    for _ in range(2200):
         os.mkdir("d", dir_fd=here)
         below = os.open("d", os.O_RDONLY, dir_fd=here)
         os.fchmod(here, 0)
