@@ -13,6 +13,7 @@ where keyring_sha256 is over the canonical JSON (RFC 8785) of "keyring".
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -158,6 +159,7 @@ def read_roots(path: Path) -> Roots:
         raise ConfigurationError(f"{path} does not hold root keys: {error}") from None
 
 
+@lru_cache(maxsize=8)  # each lane has them all, and each is looked at before it is verified
 def _read(text: str) -> tuple[SignedDocument, Keyring]:
     """What is signed, and the keyring that it is about; its signatures and its content are not checked yet."""
     if len(text) > MAX_TEXT_BYTES:
