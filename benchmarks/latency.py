@@ -78,7 +78,7 @@ def measure(stack: Stack, settings: Settings, seconds: float, progress: Callable
             with Watch(settings.database.url) as watch:
                 began = _say(settings, records)
                 until(
-                    lambda: _covered(connection, begins) >= len(records),
+                    lambda: _covered(connection, begins, len(records)),
                     DEADLINE_SECONDS,
                     "not all events are covered by a checkpoint",
                 )
@@ -105,8 +105,10 @@ def _say(settings: Settings, records: list[SignedRecord]) -> float:
     return began
 
 
-def _covered(connection: Any, begins: dict[int, int]) -> int:
-    return sum(covered - begins[lane] for lane, _, covered in connection.execute(_LOOK))
+def _covered(connection: Any, begins: dict[int, int], events: int) -> bool:
+    """Whether so many are in the log, and nothing in it is without a checkpoint: it holds more than these."""
+    rows = connection.execute(_LOOK).fetchall()
+    return sum(size - begins[lane] for lane, size, _ in rows) >= events and all(size == c for _, size, c in rows)
 
 
 def _figures(connection: Any, begins: dict[int, int], watch: Watch, since: float, settings: Settings) -> list[Figure]:
@@ -115,8 +117,8 @@ def _figures(connection: Any, begins: dict[int, int], watch: Watch, since: float
     for lane, begin in begins.items():
         rows = connection.execute(
             "SELECT position, extract(epoch FROM append_time)::float8 FROM entries WHERE lane = %s AND position >= %s "
-            "AND append_time >= to_timestamp(%s)",
-            (lane, begin, since),
+            "AND position < %s AND append_time >= to_timestamp(%s)",
+            (lane, begin, watch.covered[lane][-1][0], since),
         )
         for position, appended in rows:
             placed.append(_beyond(watch.placed[lane], position) - appended)
