@@ -96,28 +96,39 @@ def read_offsets(connection: Connection, lane: int) -> dict[Source, int]:
 
 
 def read_known(connection: Connection, lane: int, events: Sequence[Event[Any]]) -> Known:
-    """What the lane's history says about these events and their causes."""
+    """What the lane's history says about these events and their causes. One way to the server and back."""
     ids = {event.id for event in events} | {c.id for event in events for c in event.causes if c.lane == lane}
-    known = Known(lane, ids=read_positions(connection, lane, ids))
     numbers = [number for event in events if (number := number_of(event)) is not None]
-    if numbers:
-        known.numbers = _read_numbers(connection, lane, numbers)
-    rows = connection.execute(
-        "SELECT cause_id::text, (array_agg(position ORDER BY position))[1:%s] FROM missing_causes "
-        "WHERE lane = %s AND cause_id = ANY(%s::uuid[]) GROUP BY cause_id",
-        (NAMED, lane, _uuids(event.id for event in events)),
+    with connection.pipeline():
+        positions = _ask_positions(connection, lane, ids)
+        numbered = _ask_numbers(connection, lane, numbers) if numbers else ()
+        awaited = connection.execute(
+            "SELECT cause_id::text, (array_agg(position ORDER BY position))[1:%s] FROM missing_causes "
+            "WHERE lane = %s AND cause_id = ANY(%s::uuid[]) GROUP BY cause_id",
+            (NAMED, lane, _uuids(event.id for event in events)),
+        )
+    return Known(
+        lane,
+        ids=_positions(positions),
+        numbers={(producer, epoch, seq): (position, hash_) for producer, epoch, seq, position, hash_ in numbered},
+        awaited={cause: tuple(found) for cause, found in awaited},
     )
-    known.awaited = {cause: tuple(positions) for cause, positions in rows}
-    return known
 
 
 def read_positions(connection: Connection, lane: int, ids: Iterable[str]) -> dict[str, tuple[int, str]]:
     """Position and event_hash of the first entry of each of these events that is in the lane."""
-    rows = connection.execute(
+    return _positions(_ask_positions(connection, lane, ids))
+
+
+def _positions(rows: Iterable[tuple[str, int, str]]) -> dict[str, tuple[int, str]]:
+    return {event_id: (position, event_hash) for event_id, position, event_hash in rows}
+
+
+def _ask_positions(connection: Connection, lane: int, ids: Iterable[str]) -> Iterable[tuple[str, int, str]]:
+    return connection.execute(
         "SELECT event_id::text, position, event_hash FROM event_ids WHERE lane = %s AND event_id = ANY(%s::uuid[])",
         (lane, _uuids(ids)),
     )
-    return {event_id: (position, event_hash) for event_id, position, event_hash in rows}
 
 
 def _uuids(ids: Iterable[str]) -> str:
@@ -125,15 +136,14 @@ def _uuids(ids: Iterable[str]) -> str:
     return "{" + ",".join(ids) + "}"
 
 
-def _read_numbers(connection: Connection, lane: int, numbers: Sequence[Number]) -> dict[Number, tuple[int, str]]:
+def _ask_numbers(connection: Connection, lane: int, numbers: Sequence[Number]) -> Iterable[tuple[Any, ...]]:
     wanted = orjson.dumps([{"producer": producer, "epoch": epoch, "seq": seq} for producer, epoch, seq in numbers])
-    rows = connection.execute(
+    return connection.execute(
         "SELECT p.producer, p.epoch, p.seq, p.position, p.event_hash FROM producer_events p "
         "JOIN json_to_recordset(%s::json) AS wanted(producer text, epoch int8, seq int8) USING (producer, epoch, seq) "
         "WHERE p.lane = %s",
         (wanted.decode(), lane),
     )
-    return {(producer, epoch, seq): (position, hash_) for producer, epoch, seq, position, hash_ in rows}
 
 
 def append(
