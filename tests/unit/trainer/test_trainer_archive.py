@@ -8,8 +8,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.properties import examples
 
 from ai_infra_trainer.archive import METRICS_FILE, pack, tree_sha256
 from ai_infra_trainer.exceptions import BadOutput
@@ -41,6 +42,7 @@ def test_same_files_give_the_same_bytes_whatever_their_times_modes_and_order(tmp
         assert {(m.mtime, m.uid, m.gid, m.uname, m.mode) for m in tar.getmembers()} == {(0, 0, 0, "", 0o644)}
 
 
+@settings(max_examples=examples(40))  # five names
 @given(st.dictionaries(st.sampled_from(["a", "b", "c/d", "c/e", "metrics.json"]), st.binary(max_size=50), min_size=1))
 def test_other_content_gives_other_bytes(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> None:
     root = tmp_path_factory.mktemp("tree")
