@@ -63,7 +63,9 @@ test: lint
 
 soak: setup
 	@SOAK=1 $(PY) -m pytest tests/unit -n auto -q --timeout 3600
-	@SOAK=1 $(PY) -m pytest tests/faults tests/system --timeout 3600
+	@$(PY) -m ai_infra.cli.main dev fetch
+	@SOAK=1 $(PY) -m pytest tests/conformance tests/system -n 4 --dist loadfile --timeout 3600
+	@SOAK=1 $(PY) -m pytest tests/faults -n 2 --dist loadfile --timeout 3600
 
 bench: setup
 	@$(PY) -m benchmarks.run
