@@ -42,7 +42,8 @@ def as_go(value: Any) -> str:
         return "{" + ",".join(f"{as_go(k)}:{as_go(value[k])}" for k in ordered) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(as_go, value)) + "]"
-    text = json.dumps(value, ensure_ascii=False).replace("\\b", "\\u0008").replace("\\f", "\\u000c")
+    long = {"\\b": "\\u0008", "\\f": "\\u000c"}
+    text = re.sub(r"\\.", lambda m: long.get(m[0], m[0]), json.dumps(value, ensure_ascii=False))
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
     return text
