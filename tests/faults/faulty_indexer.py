@@ -228,11 +228,10 @@ def _wrap(faults: Faults) -> None:
                 super().flush_dead_letters()
 
     # In this process alone, and before anything of it runs.
-    one_at_a_time = {"parallel_puts": 1}  # so that the order of puts is the same in each run
-    store.ObjectStore.__init__.__kwdefaults__ = one_at_a_time
     vars(store).update(put=faulty_put)
     vars(psycopg).update(connect=FaultyConnection.connect)
     vars(service).update(TransactionalProducer=FaultyProducer, Around=FaultyAround, STALLED_MS=STALLED_MS)
+    vars(service).update(PARALLEL_PUTS=1)  # so that the order of puts is the same in each run
     vars(process).update(FIRST_WAIT_SECONDS=0.1, LONGEST_WAIT_SECONDS=0.1)  # what restarts it here is not settled soon
 
 
