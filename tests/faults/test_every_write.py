@@ -65,8 +65,9 @@ KINDS = {
 # Before, there may be nothing new in them: what is said of new entries, and the copy of how far they are said.
 BEHIND = {"commit_transaction": "put checkpoint", "commit of notes": "commit_transaction"}
 
-# What it would release, archive or publish: the head in Postgres, a checkpoint, messages with the position behind them.
-RELEASES = ["commit", "put checkpoint", "send_offsets_to_transaction", "commit_transaction"]
+# What it would release, archive or publish: the head in Postgres, a checkpoint, messages with the position behind them;
+# and the copies of those for readers.
+RELEASES = ["commit", "put checkpoint", "send_offsets_to_transaction", "commit_transaction", "commit of notes"]
 
 
 class Walk:

@@ -63,14 +63,10 @@ class LaneArchive:
         self._retention = timedelta(days=retention_days)
         self._etag: str | None = None
         self._covered = False  # whether something else lies over the newest checkpoint
-        self._written: dict[str, str] = {}
+        self.written: dict[str, str] = {}
+        """VersionIds of what was written for good, by path below the lane; whoever has recorded them takes them out."""
         self._clock = clock
-        self._kept_at = -math.inf
-
-    def take_written(self) -> dict[str, str]:
-        """The VersionIds of what was written for good since this was asked last, by path below the lane."""
-        written, self._written = self._written, {}
-        return written
+        self._kept = (-1, -math.inf)  # the tile that was being filled at the checkpoint that was kept last, and when
 
     def open(self, keyring: Keyring) -> OpenedCheckpoint | None:
         """The newest checkpoint, verified; remembers its version, so that only its successor can be put over it.
@@ -135,19 +131,28 @@ class LaneArchive:
                 f"the archive holds another history of lane {self.read_side.lane} ({error.message}); nothing more is "
                 f"written there. Find out which is true with `ai-infra audit verify --lane {self.read_side.lane}`"
             ) from error
-        self._written |= {w.path: s.version_id for w, s in zip(writes, stored, strict=True) if w.full and s.version_id}
+        self.written |= {w.path: s.version_id for w, s in zip(writes, stored, strict=True) if w.full and s.version_id}
 
     def sign(self, edge: RightEdge, audit: SigningKey) -> OpenedCheckpoint:
         """The checkpoint of `edge`, which is nowhere yet."""
         checkpoint = Checkpoint(self.read_side.origin, edge.size, edge.root())
         return OpenedCheckpoint(checkpoint, (), (), sign_checkpoint(checkpoint, [NoteSigner(checkpoint.origin, audit)]))
 
-    def keep(self, signed: OpenedCheckpoint, covered: int) -> None:
-        """A checkpoint for each full tile stays for good, and one an hour, the first that this writer signs among them:
-        the lane's history of heads. `covered`: by the one before it. Kept before it becomes the newest one, so that a
-        crash between the two loses nothing: what it covers is in the archive already."""
+    def put_checkpoint(self, signed: OpenedCheckpoint) -> None:
+        """Put it over the one that was read or written last. Raises Conflict, where somebody else has put one since:
+        then this writer has lost the lane."""
+        lock = Lock.governance(datetime.now(UTC) + SUPERSEDED_LOCK)
+        uri = join(self._uri, "checkpoint")
+        self._etag = self._store.put_if_match(uri, signed.note, self._etag, content_type=_NOTE_TYPE, lock=lock).etag
+
+    def keep(self, signed: OpenedCheckpoint) -> None:
+        """A checkpoint stays for good where it is the first behind a full tile, or the first in an hour, or the first
+        of this writer: the lane's history of heads. Kept behind its own put as the newest one, so that a kept one that
+        is newer than the lane's tells of somebody who put an older one back. What a crash between the two leaves out,
+        the successor's first one makes up for."""
         size, now = signed.checkpoint.size, self._clock()
-        if size // TILE_WIDTH == covered // TILE_WIDTH and now - self._kept_at < KEPT_EVERY:
+        tile, at = self._kept
+        if size // TILE_WIDTH == tile and now - at < KEPT_EVERY:
             return
         lock = Lock.compliance(datetime.now(UTC) + self._retention)
         path = f"checkpoints/{size:020d}"
@@ -157,15 +162,8 @@ class LaneArchive:
             pass  # the same head signed by an older audit key: either is as good
         else:
             if stored.version_id:
-                self._written[path] = stored.version_id
-        self._kept_at = now
-
-    def put_checkpoint(self, signed: OpenedCheckpoint) -> None:
-        """Put it over the one that was read or written last. Raises Conflict, where somebody else has put one since:
-        then this writer has lost the lane."""
-        lock = Lock.governance(datetime.now(UTC) + SUPERSEDED_LOCK)
-        uri = join(self._uri, "checkpoint")
-        self._etag = self._store.put_if_match(uri, signed.note, self._etag, content_type=_NOTE_TYPE, lock=lock).etag
+                self.written[path] = stored.version_id
+        self._kept = (size // TILE_WIDTH, now)
 
     def signed_anew(self, opened: OpenedCheckpoint, edge: RightEdge, keyring: Keyring) -> OpenedCheckpoint:
         """The newest checkpoint, which `open` gave; signed anew where its key is revoked since, or something else lies

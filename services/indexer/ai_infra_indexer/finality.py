@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import psycopg
 import structlog
 
 from ai_infra.bus.batch import Outgoing
@@ -33,7 +32,7 @@ from ai_infra_indexer.exceptions import LaneLost
 from ai_infra_indexer.handover import Handover
 from ai_infra_indexer.publish import MAX_MESSAGES, Position, Publication, Publisher
 from ai_infra_indexer.refusals import forget_said
-from ai_infra_indexer.store import Connection, keyring_version, record_versions
+from ai_infra_indexer.store import POSTGRES_AWAY, Connection, keyring_version, record_versions
 
 log = structlog.get_logger(__name__)
 
@@ -77,17 +76,21 @@ class FinalLane:
             growth = grow(self.edge, entries)
             audit = self.archive.audit(keyring_version(connection, self.number, growth.edge.size))
             self.archive.put_tiles(growth.writes)
+            self._record_versions(connection)
         with metrics.INDEXER_STAGE.labels("checkpoint").time():
-            covered = self.checkpoint.checkpoint.size if self.checkpoint is not None else 0
             signed = self.archive.sign(growth.edge, audit)
-            self.archive.keep(signed, covered)
-            # Before the checkpoint that moves the edge: what fails until then is put, and recorded, once more.
-            record_versions(connection, self.number, self.archive.take_written())
             self.archive.put_checkpoint(signed)
-        self.checkpoint, self.edge, self.edge_hash = signed, growth.edge, last_hash
+            self.checkpoint, self.edge, self.edge_hash = signed, growth.edge, last_hash
+            self.archive.keep(signed)
+            self._record_versions(connection)
         for stage in ("archived", "final"):
             metrics.INDEXER_POSITION.labels(str(self.number), stage).set(self.edge.size)
         return len(entries) == CHUNK
+
+    def _record_versions(self, connection: Connection) -> None:
+        """Remembers what the archive keeps for good, of earlier turns too that could not."""
+        record_versions(connection, self.number, self.archive.written)
+        self.archive.written.clear()
 
     def _next(self, connection: Connection) -> tuple[bool, list[bytes], str] | None:
         """Whether the next entries follow what is archived, their bytes, and the chain hash of the last one."""
@@ -234,7 +237,7 @@ class Finality:
             try:
                 self._turn()
                 self._problem = None
-            except (UnavailableError, psycopg.OperationalError, psycopg.InterfaceError) as error:
+            except (UnavailableError, *POSTGRES_AWAY) as error:
                 self._problem = f"entries do not become final: {error}"
                 log.warning("finality waits", why=str(error))
                 self._forget_connection()

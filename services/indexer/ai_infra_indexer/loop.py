@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import psycopg
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from ai_infra.bus.assignment import Assignment
 from ai_infra.bus.gauges import LaneGauges
+from ai_infra.bus.kafka.config import MAX_POLL_INTERVAL_MS
 from ai_infra.bus.kafka.consume import (
     LostOffsetsError,
     RestartNeededError,
@@ -33,18 +33,13 @@ from ai_infra_indexer.exceptions import Forked, LaneLost
 from ai_infra_indexer.finality import Finality, FinalLane
 from ai_infra_indexer.lane import Lane
 from ai_infra_indexer.order import Source
+from ai_infra_indexer.store import POSTGRES_AWAY
 
 log = structlog.get_logger(__name__)
 
 BATCH_RECORDS: Final = 2_000
 IDLE_SECONDS: Final = 0.1
 RETAKE_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)  # pause before a lane that failed is taken again
-# The last one: this process stood still in the middle of a transaction, and its session was ended for that.
-_POSTGRES_AWAY: Final = (
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    psycopg.errors.IdleInTransactionSessionTimeout,
-)
 PROVEN_SECONDS: Final = 3.0  # after which a lane that was taken again, and has nothing to enter, counts as well
 STUCK_SECONDS: Final = 60.0
 
@@ -73,12 +68,20 @@ class Indexer:
         self._failures: dict[int, int] = {}
         self._proven_at: dict[int, float] = {}
         self._turned = time.monotonic()
+        self._taking = False
 
     # --- readiness ------------------------------------------------------------------------------------------------
 
     def check_loop(self) -> str | None:
         since = time.monotonic() - self._turned
         return None if since < STUCK_SECONDS else f"the loop has not turned for {since:.0f} s"
+
+    def check_alive(self) -> str | None:
+        """Not well once the loop stands for so long that its group has given its lanes away, and is not at filling up
+        Postgres from the archive, which takes as long as it takes: only a restart helps."""
+        since = time.monotonic() - self._turned
+        well = self._taking or since < MAX_POLL_INTERVAL_MS / 1000
+        return None if well else f"the loop has not turned for {since:.0f} s"
 
     def check_lanes(self) -> str | None:
         if not self._membership.joined:
@@ -125,10 +128,13 @@ class Indexer:
             self._finality.refresh(self.lanes, self._consumer.consumer_group_metadata())
         for message in messages:
             self._offer(message)
+        if severed := [number for number, lane in self._lanes.items() if lane.severed]:
+            # Now, and not when each has something to enter: what it takes to be worked again may be away by then.
+            self._drop(UnavailableError("the connection to Postgres is gone"), *severed)
         for number, lane in list(self._lanes.items()):
             self._work(number, lane)
         for number, error in self._finality.lost().items():
-            self._drop(number, error)
+            self._drop(error, number)
         if self._finality.failed is not None:
             raise self._finality.failed
         self._take_one()
@@ -162,14 +168,10 @@ class Indexer:
         self._membership.hold({place for number in untaken for place in self._assignment.partitions_of(number)} | full)
 
     def _work(self, number: int, lane: Lane) -> None:
-        if lane.severed:
-            # Seen now, and not when it has something to enter: what it takes to be worked again may be away by then.
-            self._drop(number, UnavailableError("the connection to Postgres is gone"))
-            return
         try:
             entered = lane.turn()
-        except (LaneLost, *_POSTGRES_AWAY, UnavailableError) as error:
-            self._drop(number, error)
+        except (LaneLost, *POSTGRES_AWAY, UnavailableError) as error:
+            self._drop(error, number)
         else:
             # Until what it failed at has been read again, a turn without an entry says nothing.
             if number in self._failures and (entered or time.monotonic() > self._proven_at.get(number, 0.0)):
@@ -192,7 +194,7 @@ class Indexer:
         due = self._due()
         if not due:
             return
-        number = due[0]
+        number, self._taking = due[0], True
         try:
             lane, final = self._take(self._consumer, number)
         except (
@@ -200,13 +202,15 @@ class Indexer:
             Forked,
             Conflict,
             UnavailableError,
-            *_POSTGRES_AWAY,
+            *POSTGRES_AWAY,
         ) as error:
             self._put_off(number, error)
             return
         except KafkaException as error:
             self._put_off(number, UnavailableError(f"Kafka: {error.args[0]}"))
             return
+        finally:
+            self._taking, self._turned = False, time.monotonic()
         self._lanes[number] = lane
         final.group_metadata = self._consumer.consumer_group_metadata()
         self._finality.add(final)
@@ -223,10 +227,11 @@ class Indexer:
         self._troubles[number] = str(error)
         log.warning("lane waits", lane=number, why=str(error), failures=failures + 1)
 
-    def _drop(self, number: int, error: BaseException) -> None:
-        """Forget a lane that can't go on; it is taken anew from what is durable."""
-        self._forget(number)
-        self._put_off(number, error)
+    def _drop(self, error: BaseException, *numbers: int) -> None:
+        """Forget lanes that can't go on; they are taken anew from what is durable."""
+        self._forget(*numbers)
+        for number in numbers:
+            self._put_off(number, error)
 
     def _forget(self, *numbers: int) -> None:
         for number in numbers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -62,6 +63,7 @@ COMMITTED_SECONDS: Final = 30.0
 STALLED_MS: Final = 15_000
 LOCK_MS: Final = 5_000
 GC_THRESHOLD: Final = 1_000_000  # objects of some batches: with fewer, each batch is looked through for cycles
+COLLECT_SECONDS: Final = 60.0  # so they are looked for by the clock: boto3 leaves some behind each request
 # Threads take the interpreter from each other, and from the loop: sixteen need a third more CPU for each object. Four
 # put more than a replica archives, at 30 ms an object too.
 PARALLEL_PUTS: Final = 4
@@ -78,6 +80,7 @@ def main(settings: Settings, stop: threading.Event) -> int:
         completeness = CompletenessWatch(settings, lambda: open_connection(settings))
         indexer = build(process, completeness)
         process.keys_open = True
+        process.liveness["loop"] = indexer.check_alive
         projection = ProjectionWatch(indexer.held, lambda: open_connection(settings), anew(settings))
         retention = RetentionWatch(settings, indexer.held, lambda: open_connection(settings))
         enough = threading.Event()  # nobody looks at the lanes any more
@@ -148,7 +151,13 @@ def build(process: ServiceProcess, completeness: CompletenessWatch) -> Indexer:
     log.info("keys open", audit=audit.key_id, chain=chain.key_id, keyring=keyring.version)
     config = {**group_config(settings, group_of(SERVICE)), "enable.partition.eof": True}
 
+    collected = time.monotonic()
+
     def each_turn() -> None:
+        nonlocal collected
+        if time.monotonic() - collected > COLLECT_SECONDS:
+            gc.collect()  # some milliseconds: what is imported was frozen
+            collected = time.monotonic()
         process.turn()
         taker.around.turn()
 

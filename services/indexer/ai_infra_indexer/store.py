@@ -30,6 +30,12 @@ Connection = psycopg.Connection[Any]
 
 PROJECTION_REFUSED: Final = "projection_refused"  # the kind of finding
 
+# The last one: this process stood still in the middle of a transaction, and its session was ended for that.
+POSTGRES_AWAY: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+)
 # What the data is to blame for. A limit (a name too long for its index, JSON deeper than Postgres reads) is one too: it
 # would be met again and again.
 _REFUSES: Final = (

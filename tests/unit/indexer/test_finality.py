@@ -24,10 +24,10 @@ PATIENCE = 60.0
 
 
 class Database:
-    """Has nothing new to archive. `fail_once`: the next update of a lane's progress finds the server gone."""
+    """Has nothing new to archive. `fail_once`: what the next update of a lane's progress finds."""
 
     closed = False
-    fail_once = False
+    fail_once: psycopg.Error | None = None
 
     def __init__(self) -> None:
         self.published: dict[int, int] = {}
@@ -35,8 +35,8 @@ class Database:
     def execute(self, query: str, params: Any = None) -> Database:
         if query.startswith("UPDATE lane_progress SET published_size"):
             if self.fail_once and params[0] > 0:
-                self.fail_once = False
-                raise psycopg.OperationalError("the server closed the connection unexpectedly")
+                error, self.fail_once = self.fail_once, None
+                raise error
             self.published[params[1]] = params[0]
         return self
 
@@ -116,9 +116,17 @@ def eventually(condition: Callable[[], Any]) -> None:
     pytest.fail("waited in vain")
 
 
-def test_what_was_said_is_not_said_again_when_postgres_fails_behind_it(parts: Any) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        psycopg.OperationalError("the server closed the connection unexpectedly"),
+        psycopg.errors.IdleInTransactionSessionTimeout("this process was halted in the middle of it"),
+    ],
+    ids=["gone", "ended"],
+)
+def test_what_was_said_is_not_said_again_when_postgres_fails_behind_it(parts: Any, error: psycopg.Error) -> None:
     finality, database, kafka, _ = parts
-    database.fail_once = True
+    database.fail_once = error
     lanes = [a_lane(number, size=2) for number in range(3)]
     for lane in lanes:
         finality.add(lane)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
+from ai_infra.bus.kafka.config import MAX_POLL_INTERVAL_MS
 from ai_infra.bus.kafka.consume import RestartNeededError
+from ai_infra.errors import UnavailableError
 from ai_infra.telemetry import metrics
 from ai_infra_indexer.finality import Finality, FinalLane
 from ai_infra_indexer.lane import Lane
@@ -74,3 +76,23 @@ def test_all_lanes_are_given_up_with_the_connection_that_they_share_and_not_when
     indexer.turn()
     assert indexer.lanes == []
     assert "lane 0 stands still: the connection to Postgres is gone" in (indexer.check_lanes() or "")
+
+
+def test_a_loop_that_hangs_is_not_alive_and_one_that_fills_up_postgres_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    finality = Finality(nothing, nothing, nothing, interval_s=1)  # type: ignore[arg-type]  # has no lane to publish
+    indexer = Indexer(CONFIG, ("a.b",), take, finality, lambda: None)
+    assert indexer.check_alive() is None
+    indexer._turned -= MAX_POLL_INTERVAL_MS / 1000
+    assert "has not turned for 300 s" in (indexer.check_alive() or "")
+    taken: list[str | None] = []
+
+    def fill_up(_: Consumer, __: int) -> tuple[Lane, FinalLane]:
+        indexer._turned -= 2 * MAX_POLL_INTERVAL_MS / 1000
+        taken.append(indexer.check_alive())
+        raise UnavailableError("the archive went away in the middle of it")
+
+    monkeypatch.setattr(indexer, "_take", fill_up)
+    indexer._assignment.add([("a.b", 3)])
+    indexer._take_one()
+    assert taken == [None]
+    assert indexer.check_alive() is None

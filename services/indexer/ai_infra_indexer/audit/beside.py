@@ -48,10 +48,7 @@ class KeptCheckpoints:
             if head.size != size:
                 report.add(None, "bad_checkpoint", f"the checkpoint kept at {size} is one of size {head.size}")
             elif covered is not None and size > covered and size > self._newest():
-                detail = (
-                    f"a checkpoint of size {size} was kept, and the lane's has size {covered}: it was put back, or its "
-                    "writer died between the two"
-                )
+                detail = f"a checkpoint of size {size} was kept, and the lane's has size {covered}: it was put back"
                 report.add(None, "rolled_back", detail)
             elif size in self._roots and self._roots[size] != head.root:
                 detail = f"kept at {size} was root {head.root.hex()}, the entries lead to {self._roots[size].hex()}"
