@@ -288,7 +288,7 @@ class Policy(Section):
         default=Decimal("0.85"), ge=0, le=1, decimal_places=6, description="Static threshold of a promotion, 0..1."
     )
     kernel_api_url: Annotated[str | None, Variables("KERNEL_API_URL")] = Field(
-        default=None, description="Kernel's multisig and upgrades."
+        default=None, description="Kernel's multisig and upgrades (later)."
     )
 
     @property
@@ -374,7 +374,7 @@ class Telemetry(Section):
         default=None, description="Where traces go (OTLP over HTTP); none where not set."
     )
     prom_endpoint: Annotated[str | None, Variables("PROM_ENDPOINT")] = Field(
-        default=None, description="Prometheus that is queried."
+        default=None, description="Prometheus that is queried (later)."
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Variables("AI_INFRA_LOG_LEVEL")] = Field(
         default="info", description="Least severe log line that is written."
