@@ -31,17 +31,20 @@ TRAINING_JOB_DURATION: Final = Histogram(
 TRAINING_JOB_STARTUP: Final = Histogram(
     "ai_infra_training_job_startup_seconds", "From job.queued to a running training.", ["service"], buckets=_LONG
 )
-# From the append of artifact.produced to the committed answer. outcome: registered, refused. Objective: p95 < 0.5 s.
+# From the append of artifact.produced to the verdict, or to the signature that makes it one; the commit that says it
+# follows in milliseconds. What is verified or signed again counts again. outcome: registered, refused. Objective: p95
+# below 0.5 s.
 ARTIFACT_REGISTRATION_LATENCY: Final = Histogram(
     "ai_infra_artifact_registration_latency_seconds",
-    "From artifact.produced to a committed artifact.registered or artifact.refused.",
+    "From artifact.produced to its signed registration, or to the verdict that refuses it.",
     ["outcome"],
     buckets=_FLOW,
 )
-# From the append of promotion.requested to a decision. status: as in promotion.decided. Objective: p95 below 2 s.
+# From the append of promotion.requested to a signed decision, which is said with the next commit; what is signed again
+# counts again. status: as in promotion.decided. Objective: p95 below 2 s.
 PROMOTION_LATENCY: Final = Histogram(
     "ai_infra_promotion_latency_seconds",
-    "From promotion.requested to a committed promotion.decided.",
+    "From promotion.requested to a signed decision.",
     ["status"],
     buckets=_FLOW,
 )
