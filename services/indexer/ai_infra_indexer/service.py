@@ -51,7 +51,7 @@ from ai_infra_indexer.reprojection import Reprojected, reproject
 from ai_infra_indexer.retention import LOOK_SECONDS as RETENTION_SECONDS
 from ai_infra_indexer.retention import RetentionWatch
 from ai_infra_indexer.signing import LogKeys
-from ai_infra_indexer.store import Connection, read_offsets
+from ai_infra_indexer.store import Connection, end_stalled, read_offsets
 from ai_infra_indexer.taking import take
 
 log = structlog.get_logger(__name__)
@@ -59,7 +59,8 @@ log = structlog.get_logger(__name__)
 SAYS: Final = (AuditFinding, AuditCheckpoint)
 COMMITTED_SECONDS: Final = 30.0
 # A process that stands still in the middle of its transaction (halted, its machine frozen) would hold the lane's row as
-# long as its connection lives, which is hours: Postgres ends its session instead, and who waits says so meanwhile.
+# long as its connection lives, which is hours: Postgres ends its session instead, or who takes the lane does, and who
+# waits says so meanwhile.
 STALLED_MS: Final = 15_000
 LOCK_MS: Final = 5_000
 GC_THRESHOLD: Final = 1_000_000  # objects of some batches: with fewer, each batch is looked through for cycles
@@ -201,6 +202,7 @@ class Taker:
     def __call__(self, consumer: Consumer, number: int) -> tuple[Lane, FinalLane]:
         settings = self._settings
         connection = self._open()
+        end_stalled(connection, STALLED_MS)
         archive = LaneArchive(
             self._store,
             self._archive_uri,

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 import psycopg
+import structlog
 
 from ai_infra.events.event import Event
 from ai_infra.events.generated import AuditFinding
@@ -25,6 +26,8 @@ from ai_infra_indexer.projection import RowChange, project
 from ai_infra_indexer.projection.version import PROJECTION
 from ai_infra_indexer.refusals import Refusal, note_refusals
 from ai_infra_indexer.sequence import Head, Line
+
+log = structlog.get_logger(__name__)
 
 Connection = psycopg.Connection[Any]
 
@@ -83,6 +86,22 @@ def ensure_lane(connection: Connection, lane: int, origin: str) -> None:
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('ai-infra add_lane'))")
         connection.execute("SELECT add_lane(%s::smallint, %s)", (lane, origin))
+
+
+def end_stalled(connection: Connection, stalled_ms: int) -> int:
+    """Ends sessions whose transaction on a lane has been open for so long, and returns how many: to be called by who
+    has been given a lane. A process that was halted within a COPY or a pipeline is not idle in its transaction, as
+    Postgres sees it, so no time-out of the server's takes the lane's row from it."""
+    ended = connection.execute(
+        "SELECT a.pid, pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN pg_locks l USING (pid) "
+        "WHERE l.relation = 'lanes'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted "
+        "AND a.usename = current_user AND a.pid <> pg_backend_pid() "
+        "AND a.xact_start < clock_timestamp() - %s * interval '1 millisecond'",
+        (stalled_ms,),
+    ).fetchall()
+    for pid, _ in ended:
+        log.warning("a transaction that stood still was ended", pid=pid, longer_than_ms=stalled_ms)
+    return len(ended)
 
 
 def read_head(connection: Connection, lane: int) -> Head:
