@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -115,6 +114,7 @@ def main(settings: Settings, stop: threading.Event) -> int:
             Looked("projection", projection.look, PROJECTION_SECONDS),
             Looked("pruner", pruner.look, PRUNING_SECONDS),
             Looked("completeness", lambda: completeness.look(indexer.held()), COMPLETENESS_SECONDS),
+            Looked("cycles", gc.collect, COLLECT_SECONDS),  # some milliseconds: what is imported was frozen
         ):
             indexer.run(stop)
 
@@ -152,13 +152,7 @@ def build(process: ServiceProcess, completeness: CompletenessWatch) -> Indexer:
     log.info("keys open", audit=audit.key_id, chain=chain.key_id, keyring=keyring.version)
     config = {**group_config(settings, group_of(SERVICE)), "enable.partition.eof": True}
 
-    collected = time.monotonic()
-
     def each_turn() -> None:
-        nonlocal collected
-        if time.monotonic() - collected > COLLECT_SECONDS:
-            gc.collect()  # some milliseconds: what is imported was frozen
-            collected = time.monotonic()
         process.turn()
         taker.around.turn()
 
