@@ -22,8 +22,9 @@ from ai_infra.events.generated import JobStatusKind
 from ai_infra.events.lanes import lane_of
 from ai_infra.readmodel import connect, migrate
 from ai_infra.trust.init import init_keys
+from ai_infra_indexer.appending import append
 from ai_infra_indexer.sequence import Head, sequence
-from ai_infra_indexer.store import append, ensure_lane, read_head, read_known
+from ai_infra_indexer.store import ensure_lane, read_head, read_known
 
 HERE = Path(__file__).parent
 AWKWARD = 'a<b> & "c"\u2028\u2029\\ 100% é😀\b\f\t\x7f'

@@ -27,10 +27,11 @@ from ai_infra.readmodel.search import search_artifacts
 from ai_infra.trust.init import init_keys
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra_indexer import parity
+from ai_infra_indexer.appending import append
 from ai_infra_indexer.history import Verdict
 from ai_infra_indexer.replay import Replay
 from ai_infra_indexer.sequence import sequence
-from ai_infra_indexer.store import append, ensure_lane, read_head, read_known
+from ai_infra_indexer.store import ensure_lane, read_head, read_known
 from ai_infra_indexer.taking import load
 
 # Three productions of the same bytes and what the registry makes of each, in every order that is possible.

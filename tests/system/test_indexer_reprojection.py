@@ -24,6 +24,7 @@ from ai_infra.settings import Settings
 from ai_infra.tlog.tiles import TILE_WIDTH, encode_bundle, entries_path
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra_indexer import parity, reprojection, store
+from ai_infra_indexer.appending import append
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.entry import decode
 from ai_infra_indexer.projecting import ProjectionWatch
@@ -31,7 +32,7 @@ from ai_infra_indexer.projection.version import PROJECTION, TABLES
 from ai_infra_indexer.replay import Replay
 from ai_infra_indexer.reprojection import Reprojected, ReprojectionFailed, projections, reproject
 from ai_infra_indexer.sequence import sequence
-from ai_infra_indexer.store import append, ensure_lane, read_head, read_known
+from ai_infra_indexer.store import ensure_lane, read_head, read_known
 from ai_infra_indexer.taking import load
 
 ORIGIN = "example.org/log"

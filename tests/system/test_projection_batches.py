@@ -17,8 +17,9 @@ from ai_infra.readmodel import connect
 from ai_infra.readmodel.migrations import migrate
 from ai_infra.settings import Settings
 from ai_infra_indexer import parity
+from ai_infra_indexer.appending import append
 from ai_infra_indexer.sequence import Head, Line, head_after, sequence
-from ai_infra_indexer.store import append, ensure_lane, read_known
+from ai_infra_indexer.store import ensure_lane, read_known
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,12 @@ from ai_infra.readmodel import connect
 from ai_infra.readmodel.migrations import migrate
 from ai_infra.trust.keyring_document import KEYRING_PAYLOAD_TYPE
 from ai_infra_indexer import parity
+from ai_infra_indexer.appending import project_lines
 from ai_infra_indexer.history import Judgement, Verdict
 from ai_infra_indexer.projection import RULES
 from ai_infra_indexer.projection.version import PROJECTION, TABLES
 from ai_infra_indexer.sequence import Line
-from ai_infra_indexer.store import ensure_lane, project_lines
+from ai_infra_indexer.store import ensure_lane
 
 ROUNDS: Final = 24
 LANE: Final = 3

@@ -25,6 +25,7 @@ from ai_infra.settings import Settings
 from ai_infra.tlog.growth import RightEdge
 from ai_infra.tlog.tiles import entries_path
 from ai_infra_indexer import pruning
+from ai_infra_indexer.appending import append
 from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.audit import audit_postgres
@@ -38,7 +39,7 @@ from ai_infra_indexer.pruner import Pruner
 from ai_infra_indexer.pruning import Pruned, prune
 from ai_infra_indexer.publish import Position, Publisher
 from ai_infra_indexer.sequence import sequence
-from ai_infra_indexer.store import append, ensure_lane, read_head, read_known
+from ai_infra_indexer.store import ensure_lane, read_head, read_known
 from ai_infra_indexer.taking import take
 
 LONG = 800  # entries of lane 0: three full bundles, and some more

@@ -25,19 +25,20 @@ Shape = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], Mode, Any,
 _tables: WeakKeyDictionary[psycopg.Connection[Any], dict[str, Table]] = WeakKeyDictionary()
 
 
-def apply(connection: psycopg.Connection[Any], lane: int, changes: Iterable[RowChange]) -> None:
-    """Carries out the changes as if one by one in order, in the transaction that is open."""
+def apply(connection: psycopg.Connection[Any], lanes: Iterable[tuple[int, Iterable[RowChange]]]) -> None:
+    """Carries out the changes of each lane as if one by one in order, in the transaction that is open."""
     tables = tables_of(connection)
     groups: dict[Shape, list[RowChange]] = {}
     with connection.pipeline(), connection.cursor() as cursor:
-        for together in fold(changes, tables):
-            groups.clear()
-            for change in together:
-                groups.setdefault(_shape(change), []).append(change)
-            for shape, group in groups.items():
-                columns = tuple((name, tables[shape[0]].types[name]) for part in shape[1:4] for name in part)
-                rows = orjson.dumps([{**c.key, **c.values, **c.on_insert} for c in group])
-                cursor.execute(_statement(shape, columns), {"lane": lane, "rows": rows.decode()})
+        for lane, changes in lanes:
+            for together in fold(changes, tables):
+                groups.clear()
+                for change in together:
+                    groups.setdefault(_shape(change), []).append(change)
+                for shape, group in groups.items():
+                    columns = tuple((name, tables[shape[0]].types[name]) for part in shape[1:4] for name in part)
+                    rows = orjson.dumps([{**c.key, **c.values, **c.on_insert} for c in group])
+                    cursor.execute(_statement(shape, columns), {"lane": lane, "rows": rows.decode()})
 
 
 def tables_of(connection: psycopg.Connection[Any]) -> Mapping[str, Table]:

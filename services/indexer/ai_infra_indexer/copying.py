@@ -42,76 +42,81 @@ _ITEM: Final = struct.pack("!i", 16)  # before each: its length
 Connection = psycopg.Connection[Any]
 
 
-def copy_log(connection: Connection, head: Head, lines: Sequence[Line], verdicts: Mapping[int, Verdict]) -> None:
-    """Entries and chain rows."""
-    lane = head.lane
-    entries, chain = [], []
-    for line in lines:
-        event, link = line.event, line.link
-        attributes, record = event.attributes, event.record
-        ts = link.ts_us - _EPOCH_US
-        entries.append(
-            (
-                lane,
-                line.position,
-                _uuid(attributes.id),
-                attributes.type,
-                (record.key or b"").decode(),
-                attributes.subject,
-                attributes.signer,
-                event.principal,
-                attributes.producer,
-                attributes.epoch,
-                attributes.seq,
-                event.hash,
-                (attributes.time - _EPOCH) // _MICROSECOND,
-                record.append_time_ms * 1000 - _EPOCH_US,
-                record.partition,
-                record.offset,
-                _uuids([cause.id for cause in attributes.causes]),
-                verdicts[line.position].value,
-                line.raw,
-            )
-        )
-        chain.append(
-            (
-                lane,
-                line.position,
-                link.id,
-                attributes.type,
-                line.payload,
-                link.prev_hash,
-                link.hash,
-                link.signature,
-                link.signer_id,
-                ts,
-                ts,
-                kernel.metadata(lane, line.position, head.origin, attributes.type),
-                kernel.AUDIT_EVENT_VERSION,
-            )
-        )
+def copy_log(connection: Connection, lanes: Iterable[tuple[Head, Sequence[Line], Mapping[int, Verdict]]]) -> None:
+    """Entries and chain rows: the head of each lane before its lines, the lines, and the verdict at each position."""
+    entries: list[tuple[Any, ...]] = []
+    chain: list[tuple[Any, ...]] = []
+    for head, lines, verdicts in lanes:
+        for line in lines:
+            entries.append(_entry(head, line, verdicts[line.position]))
+            chain.append(_link(head, line))
     _copy(connection, "entries", _ENTRIES, entries)
     _copy(connection, "audit_events", _CHAIN, chain)
 
 
+def _entry(head: Head, line: Line, verdict: Verdict) -> tuple[Any, ...]:
+    event = line.event
+    attributes, record = event.attributes, event.record
+    return (
+        head.lane,
+        line.position,
+        _uuid(attributes.id),
+        attributes.type,
+        (record.key or b"").decode(),
+        attributes.subject,
+        attributes.signer,
+        event.principal,
+        attributes.producer,
+        attributes.epoch,
+        attributes.seq,
+        event.hash,
+        (attributes.time - _EPOCH) // _MICROSECOND,
+        record.append_time_ms * 1000 - _EPOCH_US,
+        record.partition,
+        record.offset,
+        _uuids([cause.id for cause in attributes.causes]),
+        verdict.value,
+        line.raw,
+    )
+
+
+def _link(head: Head, line: Line) -> tuple[Any, ...]:
+    link, type_ = line.link, line.event.type
+    ts = link.ts_us - _EPOCH_US
+    return (
+        head.lane,
+        line.position,
+        link.id,
+        type_,
+        line.payload,
+        link.prev_hash,
+        link.hash,
+        link.signature,
+        link.signer_id,
+        ts,
+        ts,
+        kernel.metadata(head.lane, line.position, head.origin, type_),
+        kernel.AUDIT_EVENT_VERSION,
+    )
+
+
 def copy_history(
     connection: Connection,
-    lane: int,
-    judged: Sequence[tuple[Line, Judgement]],
-    before: tuple[Mapping[str, Any], Mapping[Number, Any]],
+    lanes: Iterable[tuple[int, Sequence[tuple[Line, Judgement]], tuple[Mapping[str, Any], Mapping[Number, Any]]]],
 ) -> None:
-    """What was heard for the first time; `before` is what was known when the batch began."""
-    ids: dict[str, tuple[Any, ...]] = {}
-    numbers: dict[Number, tuple[Any, ...]] = {}
+    """What was heard for the first time: by lane what was judged, and what was known when the batch began."""
+    ids: dict[tuple[int, str], tuple[Any, ...]] = {}
+    numbers: dict[tuple[int, Number], tuple[Any, ...]] = {}
     missing: list[tuple[Any, ...]] = []
-    for line, judgement in judged:
-        event = line.event
-        if event.id not in before[0]:
-            ids.setdefault(event.id, (lane, _uuid(event.id), line.position, event.hash))
-        number = number_of(event)
-        if number is not None and number not in before[1]:
-            numbers.setdefault(number, (lane, *number, line.position, event.hash))
-        missing += [(lane, _uuid(cause), line.position) for cause in judgement.missing]
+    for lane, judged, (known_ids, known_numbers) in lanes:
+        for line, judgement in judged:
+            event = line.event
+            if event.id not in known_ids:
+                ids.setdefault((lane, event.id), (lane, _uuid(event.id), line.position, event.hash))
+            number = number_of(event)
+            if number is not None and number not in known_numbers:
+                numbers.setdefault((lane, number), (lane, *number, line.position, event.hash))
+            missing += [(lane, _uuid(cause), line.position) for cause in judgement.missing]
     _copy(connection, "event_ids", _IDS, ids.values())
     _copy(connection, "producer_events", _NUMBERS, numbers.values())
     _copy(connection, "missing_causes", _MISSING, missing)

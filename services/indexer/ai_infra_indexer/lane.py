@@ -1,14 +1,16 @@
-"""One lane at work: from raw records to the transaction in Postgres.
+"""One lane at work: from raw records to what is to be appended to its log.
 
 A lane is disposable: whatever goes wrong with it (Postgres away, head lost), it is dropped and taken anew from what is
-durable. It reads no clock and talks to nobody but Postgres and those it was given.
+durable. It reads no clock and talks to nobody but those it was given; what it needs of Postgres it asks for, step by
+step, so that lanes of one process are answered together (`together.py`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import structlog
 
@@ -19,23 +21,40 @@ from ai_infra.telemetry import metrics
 from ai_infra.trust.exceptions import AwaitKeyring, KeyringError, TrustError
 from ai_infra.trust.keyring import Keyring
 from ai_infra_indexer import SERVICE
+from ai_infra_indexer.appending import Appended, Batch
 from ai_infra_indexer.exceptions import EntryTooLarge
 from ai_infra_indexer.handover import Handover
-from ai_infra_indexer.history import Finding, Heard
+from ai_infra_indexer.history import Finding, Heard, Known
 from ai_infra_indexer.kernel import ChainSigner
 from ai_infra_indexer.order import Arrival, CauseOrder, Placed, Source
 from ai_infra_indexer.refusals import Refusal, refusal_of
-from ai_infra_indexer.replay import LaneVerifier
+from ai_infra_indexer.replay import RETRY, LaneVerifier
 from ai_infra_indexer.sequence import Head, sequence
-from ai_infra_indexer.store import Connection, append, read_known
 
 log = structlog.get_logger(__name__)
 
 BROADCAST: Final = ("signer.changed", "policy.changed")
 MAX_BATCH: Final = 2_000  # entries in one transaction: some megabytes, some hundred milliseconds
 
+_ALONE: Final = frozenset({*BROADCAST, RETRY})  # topics whose records are verified one by one
+
 _Item = tuple[Event[Any], int]  # an event and the keyring version that it was verified by
 _Arrival = Arrival[_Item]
+_Read = tuple[Source, int, Record]
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Asks what the lane's history says about these events and their causes (`Known`)."""
+
+    lane: int
+    events: Sequence[Event[Any]]
+
+
+Steps = Generator[Recall | Batch, Known | Appended, A]
+"""What a lane asks for, one after the other, and comes to. A Recall is answered by what is Known, a Batch by what was
+Appended, once that is committed."""
 
 
 class Surroundings(Protocol):
@@ -67,7 +86,6 @@ class Lane:
 
     def __init__(
         self,
-        connection: Connection,
         head: Head,
         offsets: Mapping[Source, int],
         verifier: LaneVerifier,
@@ -79,13 +97,12 @@ class Lane:
         self.number = head.lane
         self.head = head
         self.read_to = dict(offsets)
-        self._connection = connection
         self._verifier = verifier
         self._chain = chain
         self._around = around
         self._handover = handover
         self._order: CauseOrder[_Item] = CauseOrder()
-        self._backlog: list[tuple[Source, int, Record]] = []
+        self._backlog: list[_Read] = []
         self._written = dict(offsets)
         self._touched: set[Source] = set()
         self._held_back: set[Source] = set()  # sources of which something that was read was waiting at the last write
@@ -96,11 +113,6 @@ class Lane:
     def waiting(self) -> int:
         """Records that are read and not sequenced: held for a cause, or for a keyring that is being entered."""
         return len(self._backlog) + len(self._order)
-
-    @property
-    def severed(self) -> bool:
-        """Whether its connection to Postgres, which lanes share, has turned out to be gone."""
-        return self._connection.closed
 
     @property
     def full(self) -> frozenset[Source]:
@@ -120,23 +132,23 @@ class Lane:
         """A source was read to its end, which is at this offset (behind the last marker)."""
         self.read_to[source] = max(offset, self.read_to.get(source, 0))
 
-    def turn(self) -> int:
-        """Sequence what can be; returns the number of entries. Raises LaneLost, or what Postgres raises."""
+    def turn(self) -> Steps[int]:
+        """Sequence what can be; comes to the number of entries."""
         entered = 0
         while True:
             gate = self._next_broadcast()
             if gate is None:
                 ready, self._backlog = self._backlog, []
-                return entered + self._sequence(ready)
+                return entered + (yield from self._sequence(ready))
             # What was appended before a keyring or policy is judged by the one before: it is read to the end first.
             record, barrier = gate
             ready = [item for item in self._backlog if item[2].append_time_ms <= record.append_time_ms]
             self._backlog = [item for item in self._backlog if item[2].append_time_ms > record.append_time_ms]
-            entered += self._sequence(ready)
+            entered += yield from self._sequence(ready)
             if any(self.read_to.get(source, 0) < end for source, end in barrier.items()):
                 return entered
             self._gate = None
-            entered += self._enter(record)
+            entered += yield from self._enter(record)
 
     # --- broadcasts -----------------------------------------------------------------------------------------------
 
@@ -148,27 +160,27 @@ class Lane:
                 self._gate = (found[0], {} if first else dict(self._around.ends(self.number)))
         return self._gate
 
-    def _enter(self, record: Record) -> int:
+    def _enter(self, record: Record) -> Steps[int]:
         source = (record.topic, record.partition)
         self.read_to[source] = record.offset + 1
         self._touched.add(source)
-        return self._sequence([(source, record.offset, record)])
+        return (yield from self._sequence([(source, record.offset, record)]))
 
     # --- from records to entries ----------------------------------------------------------------------------------
 
-    def _sequence(self, records: Iterable[tuple[Source, int, Record]]) -> int:
+    def _sequence(self, records: Iterable[_Read]) -> Steps[int]:
         entered = 0
         items = list(records)
         for at in range(0, max(1, len(items)), MAX_BATCH):
-            entered += self._batch(items[at : at + MAX_BATCH], last=at + MAX_BATCH >= len(items))
+            entered += yield from self._batch(items[at : at + MAX_BATCH], last=at + MAX_BATCH >= len(items))
         return entered
 
-    def _batch(self, items: list[tuple[Source, int, Record]], *, last: bool) -> int:
+    def _batch(self, items: list[_Read], *, last: bool) -> Steps[int]:
         with metrics.INDEXER_STAGE.labels("verify").time():
-            arrivals = [found for item in items if (found := self._arrival(*item)) is not None]
+            arrivals = self._arrivals(items)
         if not arrivals and not self._order.waits and not self._touched:
             return 0
-        known = read_known(self._connection, self.number, [a.item[0] for a in arrivals])
+        known = yield from self._recall([a.item[0] for a in arrivals])
         fresh = self._fresh(arrivals, known.heard, {event.hash for event, _ in self._order.items()})
         placed = self._order.place(
             fresh,
@@ -180,17 +192,14 @@ class Lane:
         if late := [item.item[0] for item in placed if item.item[0].hash not in arrived]:
             # Asked for now and not while they were held, again with each batch: whoever may say one event can have
             # thousands held, with 32 causes each.
-            known.learn(read_known(self._connection, self.number, late))
+            known.learn((yield from self._recall(late)))
         events = [event for item in placed if (event := self._still_valid(item)) is not None]
         lines, after = self._lines(events)
         offsets = self._offsets() if last else {}
         if not lines and not offsets:
             return 0
         self._around.flush_dead_letters()
-        with metrics.INDEXER_STAGE.labels("project").time():
-            done = append(
-                self._connection, self.head, lines, after, known=known, offsets=offsets, refusals=self._refusals
-            )
+        done = cast("Appended", (yield Batch(self.head, lines, after, known, offsets, tuple(self._refusals))))
         self.head = done.head
         self._refusals.clear()
         self._handover.offer(lines)
@@ -203,6 +212,9 @@ class Lane:
         self._tell(done.findings)
         return len(lines)
 
+    def _recall(self, events: Sequence[Event[Any]]) -> Steps[Known]:
+        return cast("Known", (yield Recall(self.number, events)))
+
     def _tell(self, findings: Sequence[Finding]) -> None:
         """A line for each kind: each finding is in the log, and a batch can have thousands."""
         first: dict[str, Finding] = {}
@@ -213,24 +225,41 @@ class Lane:
             metrics.INDEXER_FINDINGS.labels(kind).inc(counts[kind])
             log.warning("finding", lane=self.number, kind=kind, count=counts[kind], position=f.position, what=f.detail)
 
-    def _arrival(self, source: Source, offset: int, record: Record) -> _Arrival | None:
+    def _arrivals(self, items: list[_Read]) -> list[_Arrival]:
+        """What of these is accepted. The rest is refused, or waits for a keyring."""
+        together = [record for _, _, record in items if record.topic not in _ALONE]
+        outcomes = iter(self._verifier.verify_each(together, caught_up=False))
+        arrivals: list[_Arrival] = []
+        for source, offset, record in items:
+            outcome = next(outcomes) if record.topic not in _ALONE else None
+            if outcome is None or isinstance(outcome, AwaitKeyring):
+                outcome = self._verify(source, offset, record)
+            elif isinstance(outcome, TrustError):
+                self._refuse(record, outcome)
+                outcome = None
+            if outcome is not None:
+                arrivals.append(self._arrival(source, offset, outcome, record.topic))
+        return arrivals
+
+    def _arrival(self, source: Source, offset: int, event: Event[Any], topic: str) -> _Arrival:
+        lane = self.number
+        causes = () if topic in BROADCAST else tuple([c.id for c in event.causes if c.lane == lane])
+        return Arrival(event.id, causes, source, offset, (event, self._verifier.keyrings.latest_version))
+
+    def _verify(self, source: Source, offset: int, record: Record) -> Event[Any] | None:
+        """The event in a record that may be redriven, bring a keyring, or name one that is newer; None where it does
+        not verify, or the keyring that it names is about to be entered."""
         original = record
         try:
             original = self._verifier.original(record)
-            event = self._verify(original)
+            return self._caught_up(original)
         except AwaitKeyring:
-            # The keyring that it names is about to be entered.
             self._backlog.append((source, offset, record))
-            return None
         except (EventError, TrustError, KeyringError) as error:
             self._refuse(record, error, original)
-            return None
-        lane = self.number
-        causes = () if record.topic in BROADCAST else tuple([c.id for c in event.causes if c.lane == lane])
-        version = self._verifier.keyrings.latest_version
-        return Arrival(event.id, causes, source, offset, (event, version))
+        return None
 
-    def _verify(self, record: Record) -> Event[Any]:
+    def _caught_up(self, record: Record) -> Event[Any]:
         try:
             return self._verifier.verify(record, caught_up=False)
         except AwaitKeyring:

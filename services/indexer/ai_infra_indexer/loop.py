@@ -33,7 +33,8 @@ from ai_infra_indexer.exceptions import Forked, LaneLost
 from ai_infra_indexer.finality import Finality, FinalLane
 from ai_infra_indexer.lane import Lane
 from ai_infra_indexer.order import Source
-from ai_infra_indexer.store import POSTGRES_AWAY
+from ai_infra_indexer.store import POSTGRES_AWAY, Connection
+from ai_infra_indexer.together import work
 
 log = structlog.get_logger(__name__)
 
@@ -52,14 +53,17 @@ class Indexer:
         consumer_config: Mapping[str, Any],
         inputs: tuple[str, ...],
         take: Callable[[Consumer, int], tuple[Lane, FinalLane]],
+        connection: Callable[[], Connection],
         finality: Finality,
         each_turn: Callable[[], None],
     ) -> None:
+        """`connection`: to Postgres, that the last lane was taken with; all lanes are worked with it."""
         self._assignment = Assignment(inputs)
         self._membership = Membership(SERVICE, dict(consumer_config), self._assignment, self._give_up)
         self._group, self._consumer = self._membership.group, self._membership.consumer
         self._gauges = LaneGauges(SERVICE, self._group)
         self._take = take
+        self._connection = connection
         self._finality = finality
         self._each_turn = each_turn
         self._lanes: dict[int, Lane] = {}
@@ -128,11 +132,7 @@ class Indexer:
             self._finality.refresh(self.lanes, self._consumer.consumer_group_metadata())
         for message in messages:
             self._offer(message)
-        if severed := [number for number, lane in self._lanes.items() if lane.severed]:
-            # Now, and not when each has something to enter: what it takes to be worked again may be away by then.
-            self._drop(UnavailableError("the connection to Postgres is gone"), *severed)
-        for number, lane in list(self._lanes.items()):
-            self._work(number, lane)
+        self._work()
         for number, error in self._finality.lost().items():
             self._drop(error, number)
         if self._finality.failed is not None:
@@ -167,16 +167,21 @@ class Indexer:
         full = {source for lane in self._lanes.values() for source in lane.full}
         self._membership.hold({place for number in untaken for place in self._assignment.partitions_of(number)} | full)
 
-    def _work(self, number: int, lane: Lane) -> None:
-        try:
-            entered = lane.turn()
-        except (LaneLost, *POSTGRES_AWAY, UnavailableError) as error:
-            self._drop(error, number)
-        else:
+    def _work(self) -> None:
+        if not self._lanes:
+            return
+        connection = self._connection()
+        outcomes = work(connection, self._lanes) if not connection.closed else {}
+        for number, outcome in outcomes.items():
+            if isinstance(outcome, Exception):
+                self._drop(outcome, number)
             # Until what it failed at has been read again, a turn without an entry says nothing.
-            if number in self._failures and (entered or time.monotonic() > self._proven_at.get(number, 0.0)):
+            elif number in self._failures and (outcome or time.monotonic() > self._proven_at.get(number, 0.0)):
                 del self._failures[number]
                 self._troubles.pop(number, None)
+        if connection.closed:
+            # Now, and not when each has something to enter: what it takes to be worked again may be away by then.
+            self._drop(UnavailableError("the connection to Postgres is gone"), *self._lanes)
 
     def _positions(self) -> dict[Source, int]:
         places = ((lane, place) for n, lane in self._lanes.items() for place in self._assignment.partitions_of(n))

@@ -55,9 +55,9 @@ class LaneVerifier:
             return take_keyring_event(record, self.keyrings, self._verifier, self.lanes)
         return self._verifier.verify(record, caught_up=caught_up)
 
-    def verify_all(self, records: Sequence[Record]) -> list[Event[Any]]:
-        """The events in records none of which brings a keyring. Raises what `verify` raises of one of them."""
-        return self._verifier.verify_all(records)
+    def verify_each(self, records: Sequence[Record], *, caught_up: bool = True) -> list[Event[Any] | TrustError]:
+        """What `verify` returns or raises for each of these records, none of which brings a keyring."""
+        return self._verifier.verify_each(records, caught_up=caught_up)
 
     def original(self, record: Record) -> Record:
         """The record that an operator has redriven, for one of the retry topic; any other as it is."""
@@ -122,8 +122,11 @@ class Replay:
             entries.append(entry)
         if not entries:
             return []
-        events = self.verifier.verify_all([entry.record() for entry in entries])
-        lines = [self._line(entry, event) for entry, event in zip(entries, events, strict=True)]
+        lines = []
+        for entry, event in zip(entries, self.verifier.verify_each([e.record() for e in entries]), strict=True):
+            if isinstance(event, TrustError):
+                raise event
+            lines.append(self._line(entry, event))
         if self._chain_signatures:
             for line in lines:
                 check_chain_signature(self.keyrings, line.link)

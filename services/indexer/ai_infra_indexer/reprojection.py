@@ -21,6 +21,7 @@ from psycopg import sql
 from ai_infra.readmodel.connection import connect
 from ai_infra.trust.keyring import Roots
 from ai_infra.trust.keyrings import Keyrings
+from ai_infra_indexer.appending import PROJECTION_REFUSED, project_lines, refusal_findings, write_findings
 from ai_infra_indexer.applying import tables_of
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.exceptions import IndexerError
@@ -29,14 +30,7 @@ from ai_infra_indexer.projection import Value, project
 from ai_infra_indexer.projection.version import PROJECTION, TABLES
 from ai_infra_indexer.replay import BadEntry, Replay
 from ai_infra_indexer.sequence import Head, Line
-from ai_infra_indexer.store import (
-    PROJECTION_REFUSED,
-    Connection,
-    project_lines,
-    read_known,
-    refusal_findings,
-    write_findings,
-)
+from ai_infra_indexer.store import Connection, read_known
 
 CHUNK: Final = 1_024
 NEAR: Final = 256  # entries that may be left to project while the head is held: some ten milliseconds

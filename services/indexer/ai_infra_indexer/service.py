@@ -156,7 +156,7 @@ def build(process: ServiceProcess, completeness: CompletenessWatch) -> Indexer:
         process.turn()
         taker.around.turn()
 
-    return Indexer(config, SERVICE_INPUTS[SERVICE], taker, finality, each_turn)
+    return Indexer(config, SERVICE_INPUTS[SERVICE], taker, taker.connection, finality, each_turn)
 
 
 def anew(settings: Settings) -> Callable[[int], Reprojected]:
@@ -239,11 +239,17 @@ class Taker:
             )
         verifier = LaneVerifier(taken.keyrings, settings.log.lanes, verifier_for(settings, taken.keyrings))
         handover = Handover(number, taken.head.origin, MAX_BYTES // settings.log.lanes)
-        lane = Lane(connection, taken.head, offsets, verifier, self.keys.chain, self.around, handover)
+        lane = Lane(taken.head, offsets, verifier, self.keys.chain, self.around, handover)
         final = FinalLane(number, archive, taken.edge, taken.edge_hash, checkpoint, position, handover)
         return lane, final
 
+    def connection(self) -> Connection:
+        """The one that the last lane was taken with, as it is by now."""
+        if self._connection is None:
+            raise RuntimeError("expected that a lane was taken before; none was")
+        return self._connection
+
     def _open(self) -> Connection:
-        if self._connection is None or self._connection.closed or self._connection.broken:
+        if self._connection is None or self._connection.closed:
             self._connection = open_connection(self._settings)
         return self._connection

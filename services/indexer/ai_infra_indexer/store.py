@@ -1,14 +1,8 @@
-"""A lane in Postgres: its head, its history, and the one transaction that appends to it.
-
-The head moves by compare-and-swap from the size and hash that the writer read; who finds it elsewhere has lost the
-lane, and nothing that it signed is released. Everything of a batch is in that transaction or nothing is: entries, chain
-rows, what was heard, projection, findings, Kafka offsets. Live indexing, restoring and rebuilding all append here.
-"""
+"""A lane in Postgres as its writer reads it: its head, its offsets, what its history says about an event."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -16,22 +10,14 @@ import psycopg
 import structlog
 
 from ai_infra.events.event import Event
-from ai_infra.events.generated import AuditFinding
-from ai_infra_indexer.applying import apply
-from ai_infra_indexer.copying import copy_history, copy_log
-from ai_infra_indexer.exceptions import LaneLost, ProjectionRefused
-from ai_infra_indexer.history import NAMED, Finding, Judgement, Known, Number, Verdict, number_of
+from ai_infra_indexer.exceptions import LaneLost
+from ai_infra_indexer.history import NAMED, Known, Number, number_of
 from ai_infra_indexer.order import Source
-from ai_infra_indexer.projection import RowChange, project
-from ai_infra_indexer.projection.version import PROJECTION
-from ai_infra_indexer.refusals import Refusal, note_refusals
-from ai_infra_indexer.sequence import Head, Line
+from ai_infra_indexer.sequence import Head
 
 log = structlog.get_logger(__name__)
 
 Connection = psycopg.Connection[Any]
-
-PROJECTION_REFUSED: Final = "projection_refused"  # the kind of finding
 
 # The last one: this process stood still in the middle of a transaction, and its session was ended for that.
 POSTGRES_AWAY: Final = (
@@ -39,23 +25,6 @@ POSTGRES_AWAY: Final = (
     psycopg.InterfaceError,
     psycopg.errors.IdleInTransactionSessionTimeout,
 )
-# What the data is to blame for. A limit (a name too long for its index, JSON deeper than Postgres reads) is one too: it
-# would be met again and again.
-_REFUSES: Final = (
-    psycopg.DataError,
-    psycopg.IntegrityError,
-    psycopg.errors.ProgramLimitExceeded,
-    psycopg.errors.StatementTooComplex,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """What an append came to."""
-
-    head: Head
-    verdicts: Mapping[int, Verdict]
-    findings: tuple[Finding, ...]
 
 
 def keyring_version(connection: Connection, lane: int, size: int) -> int:
@@ -121,22 +90,37 @@ def read_offsets(connection: Connection, lane: int) -> dict[Source, int]:
 
 
 def read_known(connection: Connection, lane: int, events: Sequence[Event[Any]]) -> Known:
-    """What the lane's history says about these events and their causes. One way to the server and back."""
+    """What the lane's history says about these events and their causes."""
+    [known] = read_all_known(connection, [(lane, events)])
+    return known
+
+
+def read_all_known(connection: Connection, asked: Sequence[tuple[int, Sequence[Event[Any]]]]) -> list[Known]:
+    """What the history of each of these lanes says about its events. One way to the server and back for all."""
+    with connection.pipeline():
+        answers = [_ask_known(connection, lane, events) for lane, events in asked]
+    return [
+        Known(
+            lane,
+            ids=_positions(positions),
+            numbers={(producer, epoch, seq): (position, hash_) for producer, epoch, seq, position, hash_ in numbered},
+            awaited={cause: tuple(found) for cause, found in awaited},
+        )
+        for (lane, _), (positions, numbered, awaited) in zip(asked, answers, strict=True)
+    ]
+
+
+def _ask_known(connection: Connection, lane: int, events: Sequence[Event[Any]]) -> tuple[Iterable[Any], ...]:
     ids = {event.id for event in events} | {c.id for event in events for c in event.causes if c.lane == lane}
     numbers = [number for event in events if (number := number_of(event)) is not None]
-    with connection.pipeline():
-        positions = _ask_positions(connection, lane, ids)
-        numbered = _ask_numbers(connection, lane, numbers) if numbers else ()
-        awaited = connection.execute(
+    return (
+        _ask_positions(connection, lane, ids),
+        _ask_numbers(connection, lane, numbers) if numbers else (),
+        connection.execute(
             "SELECT cause_id::text, (array_agg(position ORDER BY position))[1:%s] FROM missing_causes "
             "WHERE lane = %s AND cause_id = ANY(%s::uuid[]) GROUP BY cause_id",
             (NAMED, lane, _uuids(event.id for event in events)),
-        )
-    return Known(
-        lane,
-        ids=_positions(positions),
-        numbers={(producer, epoch, seq): (position, hash_) for producer, epoch, seq, position, hash_ in numbered},
-        awaited={cause: tuple(found) for cause, found in awaited},
+        ),
     )
 
 
@@ -169,124 +153,3 @@ def _ask_numbers(connection: Connection, lane: int, numbers: Sequence[Number]) -
         "WHERE p.lane = %s",
         (wanted.decode(), lane),
     )
-
-
-def append(
-    connection: Connection,
-    head: Head,
-    lines: Sequence[Line],
-    after: Head,
-    *,
-    known: Known,
-    offsets: Mapping[Source, int],
-    refusals: Sequence[Refusal] = (),
-) -> Appended:
-    """One transaction: the head from `head` to `after`, and everything that these lines bring. Raises LaneLost."""
-    with connection.transaction():
-        moved = connection.execute(
-            "UPDATE lanes SET size = %(size)s, head_hash = %(hash)s, last_ts_us = %(ts)s, projection = "
-            # Rows of one projection stay so; what another one adds to them makes them rows of none.
-            "CASE WHEN size = 0 THEN %(ours)s WHEN abs(projection) = %(ours)s THEN projection ELSE 0 END "
-            "WHERE lane = %(lane)s AND size = %(old_size)s AND head_hash = %(old_hash)s",
-            {
-                "size": after.size,
-                "hash": after.head_hash,
-                "ts": after.last_ts_us,
-                "ours": PROJECTION,
-                "lane": head.lane,
-                "old_size": head.size,
-                "old_hash": head.head_hash,
-            },
-        )
-        if moved.rowcount != 1:
-            raise LaneLost(
-                f"lane {head.lane} is not at {head.size} entries any more: another indexer has it, or the database "
-                "was restored from a backup. Nothing of this batch was released"
-            )
-        first_new = dict.fromkeys(known.ids), dict.fromkeys(known.numbers)
-        judged = [(line, known.judge(line.event, line.position)) for line in lines]
-        refused = project_lines(connection, head.lane, judged)
-        verdicts = {line.position: refused.get(line.position, (j.verdict,))[0] for line, j in judged}
-        findings = [finding for _, judgement in judged for finding in judgement.findings]
-        findings += refusal_findings(lines, refused)
-        copy_log(connection, head, [line for line, _ in judged], verdicts)
-        copy_history(connection, head.lane, judged, first_new)
-        write_findings(connection, head.lane, findings)
-        note_refusals(connection, head.lane, refusals)
-        _write_offsets(connection, head.lane, offsets)
-    return Appended(after, verdicts, tuple(findings))
-
-
-def project_lines(
-    connection: Connection, lane: int, judged: Sequence[tuple[Line, Judgement]]
-) -> dict[int, tuple[Verdict, str]]:
-    """Applies what the entries mean; returns those whose projection was refused, and why."""
-    refused: dict[int, tuple[Verdict, str]] = {}
-    changes: list[tuple[int, tuple[RowChange, ...]]] = []
-    for line, judgement in judged:
-        if judgement.verdict is not Verdict.PROJECTED:
-            continue
-        try:
-            changes.append((line.position, project(line.position, line.event)))
-        except (ProjectionRefused, ValueError, TypeError, KeyError, OverflowError) as error:
-            refused[line.position] = (Verdict.REFUSED, f"{type(error).__name__}: {error}")
-    return refused | _apply(connection, lane, changes)
-
-
-def refusal_findings(lines: Sequence[Line], refused: Mapping[int, tuple[Verdict, str]]) -> list[Finding]:
-    """What is to be said of lines whose projection was refused."""
-    return [
-        Finding(line.position, PROJECTION_REFUSED, line.event.type, line.event.id, refused[line.position][1])
-        for line in lines
-        # A finding about a finding would be refused as that one was, and so on for ever: its verdict tells it.
-        if line.position in refused and line.event.type != AuditFinding.TOPIC
-    ]
-
-
-def _apply(
-    connection: Connection, lane: int, changes: Sequence[tuple[int, tuple[RowChange, ...]]]
-) -> dict[int, tuple[Verdict, str]]:
-    """All at once; where the data prevents it (never the infrastructure), half by half: the outcome of each entry is
-    the same as alone, and a bad one keeps no other from its rows."""
-    if not changes:
-        return {}
-    try:
-        with connection.transaction():
-            apply(connection, lane, [change for _, group in changes for change in group])
-    except _REFUSES as error:
-        if len(changes) == 1:
-            return {changes[0][0]: (Verdict.REFUSED, _why(error))}
-        half = len(changes) // 2
-        return _apply(connection, lane, changes[:half]) | _apply(connection, lane, changes[half:])
-    return {}
-
-
-def _why(error: psycopg.Error) -> str:
-    """Why the database would not have it. Its own words alone: the same on every server, and without a row's values."""
-    return f"{type(error).__name__} ({error.sqlstate}): {error.diag.message_primary or ''}"
-
-
-def write_findings(connection: Connection, lane: int, findings: Sequence[Finding]) -> None:
-    """Write down what an auditor should know."""
-    if not findings:
-        return
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO findings (lane, position, kind, about, event_id, producer, epoch, seq, detail) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            [
-                (lane, f.position, f.kind, f.about, f.event_id, *(f.number or (None, None, None)), f.detail)
-                for f in findings
-            ],
-        )
-
-
-def _write_offsets(connection: Connection, lane: int, offsets: Mapping[Source, int]) -> None:
-    if not offsets:
-        return
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO lane_offsets (lane, topic, partition, next_offset) VALUES (%s, %s, %s, %s) "
-            "ON CONFLICT (lane, topic, partition) DO UPDATE SET next_offset = EXCLUDED.next_offset",
-            [(lane, topic, partition, offset) for (topic, partition), offset in offsets.items()],
-        )

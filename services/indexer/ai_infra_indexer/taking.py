@@ -20,13 +20,14 @@ from ai_infra.tlog.exceptions import BadTile
 from ai_infra.tlog.growth import RightEdge
 from ai_infra.trust.keyring import Keyring, Roots
 from ai_infra.trust.keyrings import Keyrings
+from ai_infra_indexer.appending import append
 from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.entry import decode
 from ai_infra_indexer.exceptions import Forked
 from ai_infra_indexer.replay import BadEntry, Replay
 from ai_infra_indexer.sequence import Head
-from ai_infra_indexer.store import Connection, append, ensure_lane, read_head, read_known
+from ai_infra_indexer.store import Connection, ensure_lane, read_head, read_known
 
 log = structlog.get_logger(__name__)
 

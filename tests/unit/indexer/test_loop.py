@@ -36,14 +36,14 @@ def test_a_failure_of_the_consumer_asks_for_a_new_start_and_does_not_end_the_pro
     def each_turn() -> None:
         raise KafkaException(KafkaError(KafkaError._STATE))
 
-    indexer = Indexer(CONFIG, ("a.b",), take, finality, each_turn)
+    indexer = Indexer(CONFIG, ("a.b",), take, nothing, finality, each_turn)
     with pytest.raises(RestartNeededError, match="consumer of g failed"):
         indexer.run(threading.Event())
 
 
 def test_the_lag_of_a_lane_that_has_gone_is_shown_no_more() -> None:
     finality = Finality(nothing, nothing, nothing, interval_s=1)  # type: ignore[arg-type]  # has no lane to publish
-    indexer = Indexer(CONFIG, ("a.b",), take, finality, lambda: None)
+    indexer = Indexer(CONFIG, ("a.b",), take, nothing, finality, lambda: None)
     metrics.KAFKA_CONSUMER_LAG.labels("g", "a.b", "3").set(7)
     indexer._give_up([("a.b", 3)])
     [shown] = metrics.KAFKA_CONSUMER_LAG.collect()
@@ -53,26 +53,31 @@ def test_the_lag_of_a_lane_that_has_gone_is_shown_no_more() -> None:
 def test_a_lane_that_is_given_and_not_taken_yet_is_not_ready() -> None:
     """Taking one may load a whole archive into a restored database."""
     finality = Finality(nothing, nothing, nothing, interval_s=1)  # type: ignore[arg-type]  # has no lane to publish
-    indexer = Indexer(CONFIG, ("a.b",), take, finality, lambda: None)
+    indexer = Indexer(CONFIG, ("a.b",), take, nothing, finality, lambda: None)
     indexer._membership.joined = True
     assert indexer.check_lanes() is None
     indexer._assignment.add([("a.b", 3)])
     assert "lane 3 is being taken" in (indexer.check_lanes() or "")
 
 
-class Severed:
-    """A lane whose connection to Postgres is gone."""
+class Idle:
+    """A lane that has nothing to enter."""
 
-    severed = True
     full: frozenset[tuple[str, int]] = frozenset()
     read_to: Mapping[tuple[str, int], int] = MappingProxyType({})
 
 
+class Severed:
+    """A connection to Postgres that is gone."""
+
+    closed = True
+
+
 def test_all_lanes_are_given_up_with_the_connection_that_they_share_and_not_when_each_has_something_to_enter() -> None:
     finality = Finality(nothing, nothing, nothing, interval_s=1)  # type: ignore[arg-type]  # has no lane to publish
-    indexer = Indexer(CONFIG, ("a.b",), take, finality, lambda: None)
+    indexer = Indexer(CONFIG, ("a.b",), take, Severed, finality, lambda: None)  # type: ignore[arg-type]
     indexer._membership.joined = True
-    indexer._lanes |= {0: Severed(), 1: Severed()}  # type: ignore[dict-item]  # of a lane only this is asked
+    indexer._lanes |= {0: Idle(), 1: Idle()}  # type: ignore[dict-item]  # of a lane only this is asked
     indexer.turn()
     assert indexer.lanes == []
     assert "lane 0 stands still: the connection to Postgres is gone" in (indexer.check_lanes() or "")
@@ -80,7 +85,7 @@ def test_all_lanes_are_given_up_with_the_connection_that_they_share_and_not_when
 
 def test_a_loop_that_hangs_is_not_alive_and_one_that_fills_up_postgres_is(monkeypatch: pytest.MonkeyPatch) -> None:
     finality = Finality(nothing, nothing, nothing, interval_s=1)  # type: ignore[arg-type]  # has no lane to publish
-    indexer = Indexer(CONFIG, ("a.b",), take, finality, lambda: None)
+    indexer = Indexer(CONFIG, ("a.b",), take, nothing, finality, lambda: None)
     assert indexer.check_alive() is None
     indexer._turned -= MAX_POLL_INTERVAL_MS / 1000
     assert "has not turned for 300 s" in (indexer.check_alive() or "")

@@ -56,6 +56,9 @@ class Voucher:
     principal: Principal
 
 
+_Vouched = tuple[Unverified, Voucher]
+
+
 class Verifier:
     """Verifies records by the newest keyring of `keyrings`. One for each thread that verifies."""
 
@@ -75,12 +78,47 @@ class Verifier:
         version that is still unknown is a failure like any other (so junk can't make anybody wait for ever).
         UnavailableError where the event's schema is newer than we are and the schema registry does not answer.
         """
+        keyring = by if by is not None else self.keyrings.latest
+        vouched = self._vouched(record, keyring, caught_up=caught_up)
+        _check_signature(vouched)
+        return self._judged(vouched, keyring)
+
+    def verify_each(self, records: Sequence[Record], *, caught_up: bool = False) -> list[Event[Body] | TrustError]:
+        """What `verify` returns or raises for each record. Raises UnavailableError, as it does.
+
+        Signature after signature: one between the reading of two records takes a fifth longer, since interpreter and
+        libsodium push each other out of the processor's caches.
+        """
+        if not records:
+            return []
+        keyring = self.keyrings.latest
+        outcomes: dict[int, Event[Body] | TrustError] = {}
+        vouched: dict[int, _Vouched] = {}
+        for number, record in enumerate(records):
+            try:
+                vouched[number] = self._vouched(record, keyring, caught_up=caught_up)
+            except TrustError as error:
+                outcomes[number] = _bare(error)
+        for number, each in list(vouched.items()):
+            try:
+                _check_signature(each)
+            except TrustError as error:
+                outcomes[number] = _bare(error)
+                del vouched[number]
+        for number, each in vouched.items():
+            try:
+                outcomes[number] = self._judged(each, keyring)
+            except TrustError as error:
+                outcomes[number] = _bare(error)
+        return [outcomes[number] for number in range(len(records))]
+
+    def _vouched(self, record: Record, keyring: Keyring, *, caught_up: bool) -> _Vouched:
+        """A record that is well formed, and who vouches for the key that it claims to be signed with."""
         try:
             unverified = read(record, self._lanes, any_schema=self._learn is not None)
         except EventError as error:
             raise Unverifiable(error.message, code=error.code) from error
         attributes = unverified.attributes
-        keyring = by if by is not None else self.keyrings.latest
         if attributes.keyring > keyring.version:
             if not caught_up:
                 raise AwaitKeyring(attributes.keyring, keyring.version)
@@ -89,46 +127,28 @@ class Verifier:
                 attributes=attributes,
             )
         try:
-            voucher = self.voucher(attributes.delegation, attributes.signer, keyring)
-            verify_signature(unverified, voucher.delegation.key)
+            return unverified, self.voucher(attributes.delegation, attributes.signer, keyring)
         except EventError as error:
             raise Unverifiable(error.message, code=error.code, attributes=attributes) from error
         except TrustError as error:
             error.attributes = attributes
             raise
+
+    def _judged(self, vouched: _Vouched, keyring: Keyring) -> Event[Body]:
+        """All that is left once the signature is known to be by the session that was vouched for."""
+        unverified, voucher = vouched
         try:
-            return self._judged(unverified, voucher, keyring)
+            _check_may_speak(unverified, voucher, keyring)
+            self._know_schema(unverified)
+            return _accept(unverified, voucher, keyring)
         except EventError as error:
-            refused = Unverifiable(error.message, code=error.code, signer_known=True, attributes=attributes)
+            refused = Unverifiable(error.message, code=error.code, signer_known=True, attributes=unverified.attributes)
             refused.by_service = voucher.principal.kind == SERVICE
             raise refused from error
         except TrustError as error:
-            error.signer_known, error.attributes = True, attributes
+            error.signer_known, error.attributes = True, unverified.attributes
             error.by_service = voucher.principal.kind == SERVICE
             raise
-
-    def verify_all(self, records: Sequence[Record]) -> list[Event[Body]]:
-        """The events in records, each as `verify` judges it once it is caught up, but signature after signature.
-
-        Raises an EventError or TrustError where one is not accepted; which one and why, `verify` of each says.
-        """
-        keyring = self.keyrings.latest
-        unverified = [read(record, self._lanes, any_schema=self._learn is not None) for record in records]
-        vouchers = []
-        for each in unverified:
-            attributes = each.attributes
-            if attributes.keyring > keyring.version:
-                raise UnknownKeyring(f"The event names keyring version {attributes.keyring}.", attributes=attributes)
-            vouchers.append(self.voucher(attributes.delegation, attributes.signer, keyring))
-        for each, voucher in zip(unverified, vouchers, strict=True):
-            verify_signature(each, voucher.delegation.key)
-        return [self._judged(each, voucher, keyring) for each, voucher in zip(unverified, vouchers, strict=True)]
-
-    def _judged(self, unverified: Unverified, voucher: Voucher, keyring: Keyring) -> Event[Body]:
-        """All that is left once the signature is known to be by the session that was vouched for."""
-        _check_may_speak(unverified, voucher, keyring)
-        self._know_schema(unverified)
-        return _accept(unverified, voucher, keyring)
 
     def _know_schema(self, unverified: Unverified) -> None:
         topic, named = unverified.record.topic, unverified.schema_sha256
@@ -199,6 +219,23 @@ def vouch(raw: bytes, signer: str, keyring: Keyring) -> Voucher:
     if principal.kind == SERVICE and delegation.service != principal.id:
         raise BadDelegation(f"{signer} is a key of {principal.id} and delegates for {delegation.service!r}.")
     return Voucher(delegation, key, principal)
+
+
+def _check_signature(vouched: _Vouched) -> None:
+    unverified, voucher = vouched
+    try:
+        verify_signature(unverified, voucher.delegation.key)
+    except EventError as error:
+        raise Unverifiable(error.message, code=error.code, attributes=unverified.attributes) from error
+
+
+def _bare(error: TrustError) -> TrustError:
+    """An error that is kept, without the frames that it came through: one of them keeps the error."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def check_life(voucher: Voucher, time_ms: int) -> None:
