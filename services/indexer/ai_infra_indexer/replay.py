@@ -22,7 +22,7 @@ from ai_infra.trust.exceptions import KeyringError, TrustError
 from ai_infra.trust.keyring import CHAIN
 from ai_infra.trust.keyring_event import take_keyring_event
 from ai_infra.trust.keyrings import Keyrings
-from ai_infra.trust.verify import Verifier
+from ai_infra.trust.verify import Verdict, Verifier
 from ai_infra_indexer import kernel
 from ai_infra_indexer.entry import Entry, Link, decode
 from ai_infra_indexer.exceptions import IndexerError, MalformedEntry
@@ -55,7 +55,7 @@ class LaneVerifier:
             return take_keyring_event(record, self.keyrings, self._verifier, self.lanes)
         return self._verifier.verify(record, caught_up=caught_up)
 
-    def verify_each(self, records: Sequence[Record], *, caught_up: bool = True) -> list[Event[Any] | TrustError]:
+    def verify_each(self, records: Sequence[Record], *, caught_up: bool = True) -> list[Verdict]:
         """What `verify` returns or raises for each of these records, none of which brings a keyring."""
         return self._verifier.verify_each(records, caught_up=caught_up)
 
@@ -124,7 +124,7 @@ class Replay:
             return []
         lines = []
         for entry, event in zip(entries, self.verifier.verify_each([e.record() for e in entries]), strict=True):
-            if isinstance(event, TrustError):
+            if isinstance(event, Exception):
                 raise event
             lines.append(self._line(entry, event))
         if self._chain_signatures:

@@ -258,6 +258,34 @@ def test_an_event_that_names_a_newer_keyring_waits_for_it(verifier: Verifier, sa
     assert (failed.value.code, failed.value.signer_known) == ("unknown_keyring", False)
 
 
+def test_records_verified_together_come_to_what_each_comes_to_alone(verifier: Verifier, say: Say) -> None:
+    good, other = say("orchestrator-1", CANCEL), say("orchestrator-1", replace(CANCEL, reason="another"))
+    records = [
+        good,
+        replace(good, key=None),
+        say("orchestrator-1", CANCEL, keyring=2),
+        replace(good, value=other.value),
+        say("orchestrator-1", STATUS),
+        other,
+        replace(good, append_time_ms=0),
+    ]
+
+    def alone(record: Record, *, caught_up: bool) -> object:
+        try:
+            return verifier.verify(record, caught_up=caught_up)
+        except (TrustError, AwaitKeyring) as error:
+            return type(error), error.code, str(error)
+
+    for caught_up in (False, True):
+        found = [
+            (type(outcome), outcome.code, str(outcome)) if isinstance(outcome, Exception) else outcome
+            for outcome in verifier.verify_each(records, caught_up=caught_up)
+        ]
+        assert found == [alone(record, caught_up=caught_up) for record in records]
+        assert len({str(each) for each in found}) == len(records)
+    assert verifier.verify_each([]) == []
+
+
 def test_a_delegation_from_a_newer_keyring_than_the_event_is_odd(
     verifier: Verifier, say: Say, session: Callable[..., Session]
 ) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from ai_infra.events.body import Body
 from ai_infra.events.codec import registry_id
@@ -42,6 +42,7 @@ from ai_infra.trust.roles import SPEAKER, UNSEQUENCED, WIDE
 CLOCK_SKEW_MS: Final = 120_000
 _REMEMBERED: Final = 4096
 
+E = TypeVar("E", bound=BaseException)
 Learn = Callable[[str, int, str], None]
 """Makes the schema with this SHA-256 known (`events.schemas.learn`), of this topic, with this id in a schema registry.
 Raises UnknownSchema where the registry has another or none, UnavailableError where it does not answer."""
@@ -57,6 +58,7 @@ class Voucher:
 
 
 _Vouched = tuple[Unverified, Voucher]
+Verdict = Event[Body] | TrustError | AwaitKeyring
 
 
 class Verifier:
@@ -83,7 +85,7 @@ class Verifier:
         _check_signature(vouched)
         return self._judged(vouched, keyring)
 
-    def verify_each(self, records: Sequence[Record], *, caught_up: bool = False) -> list[Event[Body] | TrustError]:
+    def verify_each(self, records: Sequence[Record], *, caught_up: bool = False) -> list[Verdict]:
         """What `verify` returns or raises for each record. Raises UnavailableError, as it does.
 
         Signature after signature: one between the reading of two records takes a fifth longer, since interpreter and
@@ -92,12 +94,12 @@ class Verifier:
         if not records:
             return []
         keyring = self.keyrings.latest
-        outcomes: dict[int, Event[Body] | TrustError] = {}
+        outcomes: dict[int, Verdict] = {}
         vouched: dict[int, _Vouched] = {}
         for number, record in enumerate(records):
             try:
                 vouched[number] = self._vouched(record, keyring, caught_up=caught_up)
-            except TrustError as error:
+            except (TrustError, AwaitKeyring) as error:
                 outcomes[number] = _bare(error)
         for number, each in list(vouched.items()):
             try:
@@ -229,7 +231,7 @@ def _check_signature(vouched: _Vouched) -> None:
         raise Unverifiable(error.message, code=error.code, attributes=unverified.attributes) from error
 
 
-def _bare(error: TrustError) -> TrustError:
+def _bare(error: E) -> E:
     """An error that is kept, without the frames that it came through: one of them keeps the error."""
     link: BaseException | None = error
     while link is not None:
