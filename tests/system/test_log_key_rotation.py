@@ -16,6 +16,7 @@ from tests.system.town import PATIENCE, Town
 
 from ai_infra.devstack.waiting import wait_until
 from ai_infra.events.event import Record
+from ai_infra.objects.store import ObjectStore
 from ai_infra.readmodel import ReadModel, connect
 from ai_infra.trust.keyring import AUDIT, CHAIN
 from ai_infra.trust.keyring_files import load_keyrings
@@ -43,6 +44,13 @@ def counting(town: Town, use: str) -> list[str]:
     keyring = load_keyrings(directory).latest
     found = [key for key in keyring.keys.values() if key.use == use and key.id not in keyring.revocations]
     return [key.id for key in sorted(found, key=lambda key: key.deployed_at)]
+
+
+def certified(town: Town, chain_key: str) -> bool:
+    """Whether the archive has the audit key's word for a chain key."""
+    archive = f"s3://{town.settings.objects.archive_bucket}"
+    with ObjectStore(town.settings) as store:
+        return f"{archive}/trust/{chain_key}.certificate.json" in {item.uri for item in store.list(f"{archive}/trust/")}
 
 
 @contextmanager
@@ -89,6 +97,7 @@ def test_keys_are_rotated_and_revoked_under_load_and_nothing_is_lost(town: Town)
         for key in (audit, chain):
             keys(town, "revoke", key, "--reason", "a test")
             more(said, 20)
+        assert wait_until(lambda: certified(town, counting(town, CHAIN)[-1]), PATIENCE), "no certificate in the archive"
         town.start(replica=1)
         more(said, 20)
         town.stop()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import structlog
 
@@ -19,6 +20,8 @@ from ai_infra.objects.uri import join
 from ai_infra.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+LOOK_SECONDS: Final = 10.0  # a rotated chain key brings a new certificate; a look is two listings
 
 
 def archive_schema(store: ObjectStore, uri: str, settings: Settings, sha256: str, text: str) -> None:

@@ -28,6 +28,7 @@ from ai_infra.trust.open import load_roots
 from ai_infra_indexer import SERVICE
 from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.archived import ArchivedLane
+from ai_infra_indexer.companions import LOOK_SECONDS as COMPANIONS_SECONDS
 from ai_infra_indexer.companions import archive_companions, archive_schema
 from ai_infra_indexer.completeness.watch import LOOK_SECONDS as COMPLETENESS_SECONDS
 from ai_infra_indexer.completeness.watch import CompletenessWatch
@@ -114,6 +115,7 @@ def main(settings: Settings, stop: threading.Event) -> int:
             Looked("projection", projection.look, PROJECTION_SECONDS),
             Looked("pruner", pruner.look, PRUNING_SECONDS),
             Looked("completeness", lambda: completeness.look(indexer.held()), COMPLETENESS_SECONDS),
+            Looked("companions", companions_of(settings), COMPANIONS_SECONDS),
             Looked("cycles", gc.collect, COLLECT_SECONDS),  # some milliseconds: what is imported was frozen
         ):
             indexer.run(stop)
@@ -163,6 +165,12 @@ def anew(settings: Settings) -> Callable[[int], Reprojected]:
     """What projects a lane anew, beside its live rows."""
     archived, roots, lanes = archive_of(settings), load_roots(settings), settings.log.lanes
     return lambda lane: reproject(settings.database.url, archived(lane), roots=roots, lanes=lanes)
+
+
+def companions_of(settings: Settings) -> Callable[[], None]:
+    """What puts into the archive what has come to lie beside the log since, over a connection of its own."""
+    store = ObjectStore(settings)
+    return lambda: archive_companions(store, f"s3://{settings.objects.archive_bucket}", settings)
 
 
 def archive_of(settings: Settings) -> Callable[[int], ArchivedLane]:
