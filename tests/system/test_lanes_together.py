@@ -106,6 +106,18 @@ def test_a_lane_whose_row_is_held_waits_alone(lanes: dict[int, Lane], connection
     assert min(outcomes.values()) > 0  # type: ignore[type-var]
 
 
+def test_what_fails_together_is_judged_anew_alone(lanes: dict[int, Lane], connection: Any, database: str) -> None:
+    """The first attempt has judged all of it before it fails, at what somebody else is about to write of one lane."""
+    event_id = dict(lanes[1]._backlog[0][2].headers)["ce_id"].decode()
+    with connect(database) as other:
+        other.execute("INSERT INTO event_ids VALUES (1, %s, 0, 'x')", (event_id,))
+        outcomes = work(connection, lanes)
+    assert isinstance(outcomes.pop(1), psycopg.errors.LockNotAvailable)
+    assert sizes(connection) == {**outcomes, 1: 0}
+    assert connection.execute("SELECT DISTINCT verdict FROM entries").fetchall() == [("projected",)]
+    assert connection.execute("SELECT kind, detail FROM findings").fetchall() == []
+
+
 def test_an_entry_that_no_table_takes_keeps_no_other_lane_from_its_rows(
     lanes: dict[int, Lane], speakers: Mapping[int, World], connection: Any
 ) -> None:

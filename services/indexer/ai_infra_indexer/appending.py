@@ -36,6 +36,9 @@ _REFUSES: Final = (
     psycopg.errors.StatementTooComplex,
 )
 
+# How long several lanes wait for what somebody else holds of one of them; a lane alone waits as the connection is set.
+TOGETHER_LOCK_MS: Final = 250
+
 _Change = tuple[int, tuple[RowChange, ...]]
 """A position, and what its entry changes."""
 
@@ -48,6 +51,7 @@ class Batch:
     lines: Sequence[Line]
     after: Head
     known: Known
+    """What the history said about them before."""
     offsets: Mapping[Source, int]
     refusals: Sequence[Refusal] = ()
 
@@ -88,12 +92,11 @@ def append_all(connection: Connection, batches: Sequence[Batch]) -> list[Appende
     """
     with connection.transaction():
         _move_heads(connection, batches)
-        before = [(dict.fromkeys(batch.known.ids), dict.fromkeys(batch.known.numbers)) for batch in batches]
-        judged = [[(line, batch.known.judge(line.event, line.position)) for line in batch.lines] for batch in batches]
+        judged = [_judged(batch) for batch in batches]
         refused = _project_all(connection, [(b.lane, lines) for b, lines in zip(batches, judged, strict=True)])
         done = [_appended(*each) for each in zip(batches, judged, refused, strict=True)]
         copy_log(connection, [(b.head, b.lines, a.verdicts) for b, a in zip(batches, done, strict=True)])
-        copy_history(connection, [(b.lane, j, known) for b, j, known in zip(batches, judged, before, strict=True)])
+        copy_history(connection, [(j, b.known) for b, j in zip(batches, judged, strict=True)])
         with connection.pipeline():
             for batch, appended in zip(batches, done, strict=True):
                 write_findings(connection, batch.lane, appended.findings)
@@ -104,6 +107,8 @@ def append_all(connection: Connection, batches: Sequence[Batch]) -> list[Appende
 
 def _move_heads(connection: Connection, batches: Sequence[Batch]) -> None:
     with connection.pipeline():
+        if len(batches) > 1:
+            connection.execute(f"SET LOCAL lock_timeout = {TOGETHER_LOCK_MS}".encode())
         moved = [(batch, _move_head(connection, batch)) for batch in batches]
     for batch, cursor in moved:
         if cursor.rowcount != 1:
@@ -130,6 +135,12 @@ def _move_head(connection: Connection, batch: Batch) -> psycopg.Cursor[Any]:
             "old_hash": head.head_hash,
         },
     )
+
+
+def _judged(batch: Batch) -> list[tuple[Line, Judgement]]:
+    """What the history makes of each line. The batch stays as it is: should the transaction fail, it is judged again."""
+    known = batch.known.copy()
+    return [(line, known.judge(line.event, line.position)) for line in batch.lines]
 
 
 def _appended(

@@ -14,7 +14,7 @@ from typing import Any, Final
 import psycopg
 
 from ai_infra_indexer import kernel
-from ai_infra_indexer.history import Judgement, Number, Verdict, number_of
+from ai_infra_indexer.history import Judgement, Known, Number, Verdict, number_of
 from ai_infra_indexer.sequence import Head, Line
 
 # Columns and how their values are written: timestamptz as int8, uuid, uuid[] and json as bytea.
@@ -100,21 +100,19 @@ def _link(head: Head, line: Line) -> tuple[Any, ...]:
     )
 
 
-def copy_history(
-    connection: Connection,
-    lanes: Iterable[tuple[int, Sequence[tuple[Line, Judgement]], tuple[Mapping[str, Any], Mapping[Number, Any]]]],
-) -> None:
-    """What was heard for the first time: by lane what was judged, and what was known when the batch began."""
+def copy_history(connection: Connection, lanes: Iterable[tuple[Sequence[tuple[Line, Judgement]], Known]]) -> None:
+    """What was heard for the first time: of each lane what was judged, and what was known before."""
     ids: dict[tuple[int, str], tuple[Any, ...]] = {}
     numbers: dict[tuple[int, Number], tuple[Any, ...]] = {}
     missing: list[tuple[Any, ...]] = []
-    for lane, judged, (known_ids, known_numbers) in lanes:
+    for judged, known in lanes:
+        lane = known.lane
         for line, judgement in judged:
             event = line.event
-            if event.id not in known_ids:
+            if event.id not in known.ids:
                 ids.setdefault((lane, event.id), (lane, _uuid(event.id), line.position, event.hash))
             number = number_of(event)
-            if number is not None and number not in known_numbers:
+            if number is not None and number not in known.numbers:
                 numbers.setdefault((lane, number), (lane, *number, line.position, event.hash))
             missing += [(lane, _uuid(cause), line.position) for cause in judgement.missing]
     _copy(connection, "event_ids", _IDS, ids.values())

@@ -78,6 +78,10 @@ class Known:
     awaited: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Cause id to the positions of entries that it was missing for."""
 
+    def copy(self) -> Known:
+        """The same, to be extended without this one."""
+        return Known(self.lane, dict(self.ids), dict(self.numbers), dict(self.awaited))
+
     def learn(self, other: Known) -> None:
         """Take in what concerns more events, as of the same moment."""
         self.ids.update(other.ids)
