@@ -138,7 +138,7 @@ def _move_head(connection: Connection, batch: Batch) -> psycopg.Cursor[Any]:
 
 
 def _judged(batch: Batch) -> list[tuple[Line, Judgement]]:
-    """What the history makes of each line. The batch stays as it is: should the transaction fail, it is judged again."""
+    """What the history makes of each line. The batch stays as it is: after a failed transaction it is judged again."""
     known = batch.known.copy()
     return [(line, known.judge(line.event, line.position)) for line in batch.lines]
 
