@@ -29,6 +29,7 @@ from ai_infra_indexer.exceptions import IndexerError, MalformedEntry
 from ai_infra_indexer.sequence import Head, Line, line_of
 
 RETRY: Final = "indexer.retry"
+TOGETHER: Final = 64  # entries of which each step is done before the next one
 
 
 class BadEntry(IndexerError):
@@ -96,13 +97,14 @@ class Replay:
     def take_all(self, raws: Sequence[bytes]) -> list[Line]:
         """The lines of the next entries up to the first bad one, of which `take` then tells what is wrong.
 
-        Each step is done for many before the next one: signatures in a row take a fifth less time than each between
-        the reading of two entries, for which the processor's caches are too small.
+        Each step is done for some before the next one: signatures in a row take a fifth less time than each between the
+        reading of two entries, for which the processor's caches are too small; and so they are for what is known of
+        many entries, which is why it is not all of them at once.
         """
         lines: list[Line] = []
         try:
             while len(lines) < len(raws):
-                together = self._together(raws[len(lines) :])
+                together = self._together(raws[len(lines) : len(lines) + TOGETHER])
                 lines += together if together else [self.take(raws[len(lines)])]
         except AiInfraError:
             with suppress(BadEntry):

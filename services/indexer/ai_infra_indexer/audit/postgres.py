@@ -30,7 +30,7 @@ from ai_infra_indexer.replay import BadEntry, Replay
 from ai_infra_indexer.sequence import Head, Line
 from ai_infra_indexer.store import Connection
 
-_CHUNK: Final = 1_024
+_CHUNK: Final = 128  # rows at a time: a thousand with all that is known of them do not fit the caches of a processor
 # Values are read as they compare with those of an entry.
 _ROWS: Final = """
 SELECT e.position, e.entry, a.position IS NOT NULL,
