@@ -221,11 +221,14 @@ def _wrap(faults: Faults) -> None:
                 do()
 
     class FaultyAround(inputs.Around):
-        def flush_dead_letters(self) -> None:
+        def flush_dead_letters(self, lane: int) -> None:
+            def do() -> None:
+                super(FaultyAround, self).flush_dead_letters(lane)
+
             if len(self._producer):
-                faults.write("dead letters", super().flush_dead_letters, KafkaUnavailableError)
+                faults.write("dead letters", do, KafkaUnavailableError)
             else:
-                super().flush_dead_letters()
+                do()
 
     # In this process alone, and before anything of it runs.
     vars(store).update(put=faulty_put)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
 from tests.unit.indexer.voices import LANES, World, worlds
 
-from ai_infra.events.event import Record
+from ai_infra.bus.redrive import compose_redrive
+from ai_infra.errors import AiInfraError
+from ai_infra.events.event import Cause, Record
 from ai_infra.readmodel import connect, migrate
 from ai_infra.settings import Settings
 from ai_infra_indexer.exceptions import LaneLost
@@ -21,20 +24,25 @@ from ai_infra_indexer.together import work
 
 
 class Quiet:
-    """Surroundings without broadcasts, in which nothing else is on its way and nothing is refused."""
+    """Surroundings in which nothing else is on its way than they are told."""
+
+    def __init__(self) -> None:
+        self.refused: list[AiInfraError] = []
+        self.coming: list[Record] = []
+        self.end: Mapping[Source, int] = {}
 
     def broadcasts(self, after: Mapping[str, int]) -> list[Record]:
-        return []
+        return [record for record in self.coming if record.offset >= after[record.topic]]
 
     def catch_up(self) -> None: ...
 
     def ends(self, lane: int) -> Mapping[Source, int]:
-        return {}
+        return self.end
 
-    def dead_letter(self, record: Record, error: Exception) -> None:
-        raise AssertionError(f"all of this verifies: {error}")
+    def dead_letter(self, record: Record, error: AiInfraError) -> None:
+        self.refused.append(error)
 
-    def flush_dead_letters(self) -> None: ...
+    def flush_dead_letters(self, lane: int) -> None: ...
 
 
 @pytest.fixture
@@ -58,14 +66,19 @@ def speakers(settings: Settings) -> dict[int, World]:
 
 
 @pytest.fixture
-def lanes(speakers: Mapping[int, World], connection: Any) -> dict[int, Lane]:
+def around() -> Quiet:
+    return Quiet()
+
+
+@pytest.fixture
+def lanes(speakers: Mapping[int, World], connection: Any, around: Quiet) -> dict[int, Lane]:
     """With a story each that was read and is not entered."""
     found: dict[int, Lane] = {}
     for number, world in speakers.items():
         head, verifier = world.head(), world.verifier()
         ensure_lane(connection, number, head.origin)
         handover = Handover(number, head.origin, 1 << 20)
-        found[number] = Lane(head, {}, verifier, lambda _, w=world: w.chain(), Quiet(), handover)  # type: ignore[misc]
+        found[number] = Lane(head, {}, verifier, lambda _, w=world: w.chain(), around, handover)  # type: ignore[misc]
         for record in world.story():
             found[number].offer(record)
     return found
@@ -129,6 +142,39 @@ def test_an_entry_that_no_table_takes_keeps_no_other_lane_from_its_rows(
     assert refused == [(3, lanes[3].head.size - 1)]
     jobs = connection.execute("SELECT lane, count(*) FROM jobs GROUP BY lane ORDER BY lane").fetchall()
     assert jobs == [(lane, 1) for lane in range(LANES)]
+
+
+def test_a_keyring_is_not_redriven_in_the_middle_of_a_batch(
+    lanes: dict[int, Lane], speakers: Mapping[int, World], connection: Any, around: Quiet
+) -> None:
+    """It would be in force for events before it, and a replay would judge those by another one."""
+    speaker, first = speakers[0], speakers[0].keyring_record()
+    redrive = compose_redrive(first, "indexer", speaker.signers["operator-1"])
+    at = first.append_time_ms
+    lanes[0].offer(Record(redrive.topic, 0, 0, at, redrive.key, redrive.value, tuple(redrive.headers)))
+    outcomes = work(connection, lanes)
+    assert sizes(connection) == outcomes
+    assert [error.code for error in around.refused] == ["broadcast_redriven"]
+    assert connection.execute("SELECT count(*) FROM entries WHERE type = 'signer.changed'").fetchone() == (0,)
+
+
+def test_an_effect_waits_for_a_cause_that_was_read_and_must_wait_for_a_keyring(
+    lanes: dict[int, Lane], speakers: Mapping[int, World], connection: Any, around: Quiet
+) -> None:
+    """Brokers' clocks differ: by one a cause was appended behind a keyring, and by another its effect before."""
+    lane, speaker = lanes[2], speakers[2]
+    work(connection, {2: lane})
+    keyring = speaker.keyring_record()
+    cause = speaker.say("orchestrator", speaker.queued("cause"))
+    cause_id = dict(cause.headers)["ce_id"].decode()
+    effect = speaker.say("orchestrator", speaker.queued("effect"), causes=[Cause(cause_id, 2)])
+    around.coming, around.end = [keyring], {(cause.topic, 2): effect.offset + 1}
+    lane.offer(replace(cause, append_time_ms=keyring.append_time_ms + 10))
+    lane.offer(replace(effect, append_time_ms=keyring.append_time_ms - 10))
+    work(connection, {2: lane})
+    rows = connection.execute("SELECT model, causes::text[] FROM entries WHERE lane = 2 ORDER BY position DESC LIMIT 2")
+    assert rows.fetchall() == [(speaker.model, [cause_id]), (speaker.model, [])]
+    assert connection.execute("SELECT kind FROM findings").fetchall() == []
 
 
 def test_a_connection_that_breaks_is_every_lane_s_failure(lanes: dict[int, Lane], connection: Any) -> None:

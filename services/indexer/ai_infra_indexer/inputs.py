@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -37,7 +38,7 @@ class Around:
         self._lanes = settings.log.lanes
         self._producer = Producer(producer_config(settings, f"{SERVICE}.dlq"))
         self._budgets: dict[int, JunkBudget] = {}
-        self._undelivered: list[str] = []
+        self._undelivered: dict[int, list[str]] = {}
         self._caught_up = False
 
     def turn(self) -> None:
@@ -88,22 +89,29 @@ class Around:
                 value=letter.value,
                 headers=list(letter.headers),
                 partition=letter.partition % self._lanes,
-                on_delivery=self._delivered,
+                on_delivery=partial(self._delivered, lane),
             )
         except BufferError:
-            self.flush_dead_letters()
+            self._flush()
             self.dead_letter(record, error)
         except KafkaException as failed:
             raise unavailable("writing a dead letter", failed) from failed
 
-    def flush_dead_letters(self) -> None:
-        """Wait until all dead letters are written. Raises KafkaUnavailableError: then the lane must not go on."""
-        left = self._producer.flush(FLUSH_SECONDS)
-        if left or self._undelivered:
-            reasons = ", ".join(self._undelivered[:3]) or "time-out"
-            self._undelivered.clear()
-            raise KafkaUnavailableError(f"dead letters of {SERVICE} can't be written ({reasons}); the lane stops")
+    def flush_dead_letters(self, lane: int) -> None:
+        """Wait until all dead letters are written. Raises KafkaUnavailableError where one of this lane is not: then it
+        must not go on. What came of another lane's letters is for that one to hear."""
+        self._flush()
+        if failed := self._undelivered.pop(lane, None):
+            raise _unwritten(", ".join(failed[:3]))
 
-    def _delivered(self, error: object, _: Message) -> None:
+    def _flush(self) -> None:
+        if self._producer.flush(FLUSH_SECONDS):
+            raise _unwritten("time-out")
+
+    def _delivered(self, lane: int, error: object, _: Message) -> None:
         if error is not None:
-            self._undelivered.append(str(error))
+            self._undelivered.setdefault(lane, []).append(str(error))
+
+
+def _unwritten(why: str) -> KafkaUnavailableError:
+    return KafkaUnavailableError(f"dead letters of {SERVICE} can't be written ({why}); the lane stops")

@@ -76,8 +76,8 @@ class Surroundings(Protocol):
         """Put a record aside. Durable before `flush_dead_letters` returns."""
         ...
 
-    def flush_dead_letters(self) -> None:
-        """Wait until all dead letters are written; raises where they can't be."""
+    def flush_dead_letters(self, lane: int) -> None:
+        """Wait until all dead letters of this lane are written; raises where one of them can't be."""
         ...
 
 
@@ -185,7 +185,7 @@ class Lane:
         placed = self._order.place(
             fresh,
             known=known.ids.keys(),
-            read_to=self.read_to if last else {},  # what the next part brings is read and not looked at yet
+            read_to=self._looked_at() if last else {},  # what the next part brings is read and not looked at yet
             ends=lambda: self._around.ends(self.number),
         )
         arrived = {arrival.item[0].hash for arrival in fresh}
@@ -198,7 +198,7 @@ class Lane:
         offsets = self._offsets() if last else {}
         if not lines and not offsets:
             return 0
-        self._around.flush_dead_letters()
+        self._around.flush_dead_letters(self.number)
         done = cast("Appended", (yield Batch(self.head, lines, after, known, offsets, tuple(self._refusals))))
         self.head = done.head
         self._refusals.clear()
@@ -252,6 +252,10 @@ class Lane:
         original = record
         try:
             original = self._verifier.original(record)
+            if original is not record and original.topic in BROADCAST:
+                # It would be in force for what stands before it in the batch too, as no replay has it.
+                why = f"a {original.topic} is not redriven: publish it anew, and every lane enters it at its place"
+                raise TrustError(why, code="broadcast_redriven", signer_known=True)
             return self._caught_up(original)
         except AwaitKeyring:
             self._backlog.append((source, offset, record))
@@ -321,6 +325,13 @@ class Lane:
         refusal = refusal_of(record, original or record, error, self._verifier.lanes)
         if refusal is not None:
             self._refusals.append(refusal)
+
+    def _looked_at(self) -> Mapping[Source, int]:
+        """Up to where each source was read, but for what waits for a keyring: that may be the cause of what came."""
+        places = dict(self.read_to)
+        for source, offset, _ in self._backlog:
+            places[source] = min(places[source], offset)
+        return places
 
     def _holding(self) -> set[Source]:
         """Sources of which something that was read waits: for a keyring that is being entered, or for a cause."""

@@ -57,7 +57,8 @@ def _answers(connection: Connection, asked: Mapping[int, Recall | Batch]) -> Map
     recalls = {number: step for number, step in asked.items() if isinstance(step, Recall)}
     if recalls:
         return _recall(connection, recalls)
-    return _append(connection, {number: step for number, step in asked.items() if isinstance(step, Batch)})
+    # In the order of the lanes, whoever enters them: so two processes never wait for each other.
+    return _append(connection, {number: step for number, step in sorted(asked.items()) if isinstance(step, Batch)})
 
 
 def _recall(connection: Connection, recalls: Mapping[int, Recall]) -> Mapping[int, Known | Exception]:
