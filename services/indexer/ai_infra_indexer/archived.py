@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Final
 
 from ai_infra.objects.lane_files import MAX_NOTE_BYTES, LaneFiles
 from ai_infra.tlog.checkpoint import Checkpoint, OpenedCheckpoint, open_checkpoint
@@ -17,6 +18,8 @@ from ai_infra.tlog.note import parse_note
 from ai_infra.tlog.tiles import TILE_WIDTH, bundle_width, entries_path, parse_path, tile_width
 from ai_infra.trust.keyring import Keyring
 from ai_infra.trust.log_keys import audit_keys
+
+HOLE: Final = 1_024  # bundles that may be missing in a row, each named; behind more nothing is looked at
 
 
 class ArchivedLane(LaneFiles):
@@ -85,11 +88,18 @@ class ArchivedLane(LaneFiles):
             index += 1
 
     def reach(self) -> int:
-        """How many bundles there could be, by the names that are there: what a note claims beyond is not there."""
-        prefix, reach = f"{self._prefix}tile/entries/", 0
+        """How many bundles there could be, by the names that are there: what a note claims beyond is not there. Behind
+        a hole of many bundles nothing is looked for: each of them would be missed by itself, and a name costs nobody
+        anything."""
+        prefix, indexes = f"{self._prefix}tile/entries/", set[int]()
         for path in self._reader.list(prefix):
             with suppress(BadTile):
-                reach = max(reach, parse_path(path.removeprefix(self._prefix)).index + 1)
+                indexes.add(parse_path(path.removeprefix(self._prefix)).index)
+        reach = 0
+        for index in sorted(indexes):
+            if index - reach > HOLE:
+                break
+            reach = index + 1
         return reach
 
     def schema(self, sha256: str) -> bytes:

@@ -17,6 +17,7 @@ from ai_infra.errors import AiInfraError
 from ai_infra.events.event import Event, Record
 from ai_infra.events.exceptions import EventError
 from ai_infra.events.generated import SignerChanged
+from ai_infra.events.keys import BROADCAST_TOPICS
 from ai_infra.trust.ed25519 import verifies
 from ai_infra.trust.exceptions import KeyringError, TrustError
 from ai_infra.trust.keyring import CHAIN
@@ -174,6 +175,13 @@ def _check_place(head: Head, entry: Entry) -> None:
         raise BadEntry(
             f"expected entry {head.size} of lane {head.lane}; this is entry {entry.position} of lane {entry.lane}",
             code="wrong_position",
+        )
+    home = 0 if entry.type in BROADCAST_TOPICS else entry.lane
+    if entry.partition != home:
+        raise BadEntry(
+            f"expected an event of partition {home} in lane {entry.lane}; {entry.type} {entry.event_id} is of "
+            f"partition {entry.partition}: it belongs into another lane",
+            code="wrong_lane",
         )
     if head.head_hash != "?" and entry.link.prev_hash != (head.head_hash or None):
         raise BadEntry(

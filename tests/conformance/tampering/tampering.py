@@ -13,6 +13,7 @@ from tests.unit.indexer.log_folder import LANES, ORIGIN, LogFolder
 from ai_infra.objects.reader import FolderReader
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.audit import Problem, audit_archive
+from ai_infra_indexer.audit.across import across_lanes, by_newest_keyring
 from ai_infra_indexer.audit.vouched import against_heads, read_heads
 from ai_infra_indexer.export import verify as verifier
 
@@ -32,13 +33,15 @@ def by_audit(log: LogFolder, folder: Path) -> set[tuple[int | None, int | None, 
     reports = [audit_archive(ArchivedLane(reader, ORIGIN, n), log.worlds[0].roots, LANES) for n in range(LANES)]
     keyring = max((r.keyring for r in reports if r.keyring is not None), key=lambda k: k.version)
     heads, more = read_heads(reader, ORIGIN, keyring)
-    problems += more
+    problems += [*more, *across_lanes(reports)]
     for report in reports:
         problems += report.problems
         archived = ArchivedLane(reader, ORIGIN, report.lane)
         note = archived.note()
-        if heads is not None and note is not None and report.checkpoint_size is not None:
-            problems += against_heads(archived, archived.checkpoint(note, keyring).checkpoint, heads)
+        if note is not None and report.checkpoint_size is not None:
+            problems += by_newest_keyring(archived, note, keyring)
+            if heads is not None:
+                problems += against_heads(archived, archived.checkpoint(note, keyring).checkpoint, heads)
     return {(p.lane, p.position, p.code) for p in problems}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -13,6 +14,8 @@ from ai_infra.trust.keyrings import Keyrings
 from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer.replay import BadEntry, Replay
 from ai_infra_indexer.sequence import Line, sequence
+
+from .voices import LANES
 
 
 @pytest.fixture
@@ -128,3 +131,14 @@ def test_an_entry_left_out_is_found(world: Any, lines: list[Line]) -> None:
 def test_a_lane_without_its_keyring_verifies_nothing(world: Any, lines: list[Line]) -> None:
     with pytest.raises(BadEntry):
         replay(world).take(lines[1].raw)
+
+
+def test_an_event_of_another_lane_is_no_entry_of_this_one(world: Any, lines: list[Line]) -> None:
+    """Signed as it is, by who may say it, and sequenced by a writer who has all the keys of the log."""
+    other = replace(world.head(), lane=(world.lane + 1) % LANES)
+    foreign, _ = sequence(other, [line.event for line in lines], world.chain())
+    again = Replay(other, Keyrings(world.roots), LANES, chain_signatures=True)
+    again.take(foreign[0].raw)  # a keyring is entered into every lane
+    with pytest.raises(BadEntry) as found:
+        again.take(foreign[1].raw)
+    assert found.value.code == "wrong_lane"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from ai_infra.events.event import Event
-from ai_infra.events.generated import ArtifactRegistered
+from ai_infra.events.generated import ArtifactRegistered, PolicyChanged, SignerChanged
 from ai_infra.trust.keyring import Keyring
 from ai_infra_indexer.completeness.ledger import Ledger, Said
 
@@ -41,6 +41,15 @@ class RegisteredBytes:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class Broadcasted:
+    """A keyring or policy as a lane has it. `append_ms`: when the broker appended it."""
+
+    sha256: str
+    append_ms: int
+    position: int
+
+
 @dataclass(slots=True)
 class LaneReport:
     """One lane as one source shows it."""
@@ -60,6 +69,10 @@ class LaneReport:
     """Of the archive: `checked`, or why the versions of its objects were not."""
     problems: list[Problem] = field(default_factory=list)
     registered: list[RegisteredBytes] = field(default_factory=list)
+    broadcasts: dict[tuple[str, int], Broadcasted] = field(default_factory=dict)
+    """By event type and version."""
+    newest_ms: int = 0
+    """The newest append time of an entry."""
     _heard: Ledger = field(default_factory=lambda: Ledger(0), repr=False)
 
     @property
@@ -81,7 +94,12 @@ class LaneReport:
         """
         if not self._heard.take(_said(position, event)):
             self.add(position, "sequenced_twice", f"the event {event.id} is in the log before this position already")
-        body = event.body
+        body, append_ms = event.body, event.record.append_time_ms
+        self.newest_ms = max(self.newest_ms, append_ms)
+        if isinstance(body, SignerChanged):
+            self.broadcasts[event.type, body.version] = Broadcasted(body.keyring_sha256, append_ms, position)
+        elif isinstance(body, PolicyChanged):
+            self.broadcasts[event.type, body.version] = Broadcasted(body.policy_sha256, append_ms, position)
         if isinstance(body, ArtifactRegistered):
             artifact = f"artifact {body.artifact_id}"
             self.registered += [

@@ -32,6 +32,7 @@ from ai_infra_indexer.audit import (
     audit_versions,
     shared_history,
 )
+from ai_infra_indexer.audit.across import across_lanes, by_newest_keyring
 from ai_infra_indexer.audit.report import MAX_PROBLEMS
 from ai_infra_indexer.audit.topic import Comparison, Told, told_of
 from ai_infra_indexer.audit.versions import CHECKED
@@ -121,6 +122,8 @@ def verify(
     with progress("reading the log") as say:
         reports = _read(log, reader, lanes, source, processes, _Counter(say))
         problems = [problem for report in reports for problem in report.problems]
+        for each in sorted({report.source for report in reports}):
+            problems += across_lanes([report for report in reports if report.source == each])
         vouched: list[Vouched] = []
         if source is not Source.POSTGRES:
             more, vouched = _against_others(reader, settings, name, lanes, reports)
@@ -244,6 +247,8 @@ def _against_others(
             shown = archived.checkpoint(note, keyring).checkpoint if note is not None else None
         except (TlogError, UnicodeDecodeError):
             continue  # the audit of the lane names it
+        if note is not None:
+            problems += by_newest_keyring(archived, note, keyring)
         if heads is not None:
             problems += against_heads(archived, shown, heads)
         if witnesses:
