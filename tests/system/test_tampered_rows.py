@@ -186,6 +186,27 @@ CASES: dict[str, tuple[Callable[[Rows, LogFolder], None], int | None, str, bool]
         "behind_archive",
         True,
     ),
+    "a verdict": (row("verdict = 'repeated'", "entries"), AT, "changed_row", False),
+    "the memory of an event gone": (
+        run(f"DELETE FROM event_ids WHERE lane = 0 AND position = {AT}"),
+        AT,
+        "wrong_history",
+        False,
+    ),
+    "the memory of another content": (row("event_hash = repeat('0', 64)", "event_ids"), AT, "wrong_history", False),
+    "the memory of an event that never was": (
+        run(f"INSERT INTO event_ids VALUES (0, gen_random_uuid(), {AT}, repeat('0', 64))"),
+        AT,
+        "wrong_history",
+        False,
+    ),
+    "the memory of a number gone": (
+        run(f"DELETE FROM producer_events WHERE lane = 0 AND position = {AT}"),
+        AT,
+        "wrong_history",
+        False,
+    ),
+    "the memory of a number moved": (row("seq = seq + 9000", "producer_events"), AT, "wrong_history", False),
     "a size": (run("UPDATE lanes SET size = size - 1 WHERE lane = 0"), None, "wrong_head", False),
     "a head": (run("UPDATE lanes SET head_hash = repeat('0', 64) WHERE lane = 0"), None, "wrong_head", False),
 }

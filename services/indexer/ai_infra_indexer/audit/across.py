@@ -51,8 +51,6 @@ def by_newest_keyring(archived: ArchivedLane, note: bytes, keyring: Keyring) -> 
     try:
         archived.checkpoint(note, keyring, standing=True)
     except TlogError as error:
-        detail = (
-            f"the checkpoint does not verify by keyring {keyring.version}, which another lane has: {error}"
-        )
+        detail = f"the checkpoint does not verify by keyring {keyring.version}, which another lane has: {error}"
         return [Problem(archived.lane, "archive", None, "bad_checkpoint", detail)]
     return []

@@ -22,6 +22,7 @@ from ai_infra.trust.keyrings import Keyrings
 from ai_infra_indexer import kernel
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.audit.archive import note_bad
+from ai_infra_indexer.audit.heard import check_heard
 from ai_infra_indexer.audit.report import LaneReport, Progress
 from ai_infra_indexer.entry import decode
 from ai_infra_indexer.exceptions import MalformedEntry
@@ -88,6 +89,7 @@ def audit_postgres(
             for position, raw, *_ in rows:
                 comparison.take(position, raw)
             progress(len(rows))
+        check_heard(connection, lane, low.size, report)
         stray = connection.execute(
             "SELECT a.position FROM audit_events a LEFT JOIN entries e ON e.lane = a.lane AND e.position = a.position "
             "WHERE a.lane = %s AND e.position IS NULL ORDER BY a.position",
