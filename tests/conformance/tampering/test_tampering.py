@@ -65,6 +65,13 @@ def older(f: Forger) -> None:
     f.path("checkpoint").write_bytes(f.path("checkpoints/00000000000000000256").read_bytes())
 
 
+def endless(f: Forger) -> None:
+    """A verifier that looks for what is between never comes to an end."""
+    for level in ("0", "entries"):
+        put(f.path(f"tile/{level}/x999/x999/x999/x999/999"), b"")
+    f.note(0, 9 * 10**17, bytes(32))
+
+
 def extension(f: Forger) -> None:
     from ai_infra.tlog.note import NoteSigner, sign_note
 
@@ -166,6 +173,7 @@ FILES = [
         "missing_bundle",
     ),
     Case("a checkpoint of the far future", lambda f: f.note(0, 10**15, bytes(32)), 0, None, "missing_bundle"),
+    Case("names and sizes that nobody could look for", endless, 0, None, "missing_bundle"),
     Case("a fork of the same size", lambda f: f.note(0, LONG, bytes(32)), 0, None, "wrong_root"),
     Case("an older checkpoint", older, None, None, "older_than_heads"),
     Case(

@@ -159,6 +159,11 @@ def doubled(f: Forger, position: int) -> None:
     f.append(1, f.log.records[1][position])
 
 
+def moved(f: Forger) -> None:
+    """Said and signed as it is, and entered into a lane that is not its own."""
+    f.append(1, f.world(2).say("orchestrator", f.world(2).queued("job-2")))
+
+
 def equivocal(f: Forger, *, numbered: int) -> None:
     """The trainer says something else under a number that it has used, or names an event that it has not said."""
     world = f.world(1)
@@ -306,6 +311,7 @@ INSIDE = [
                 lambda f: keyring_by(f, "operator", lambda k: replace(without_key(k), version=1)),
             ),
             "a keyring brought by who may not": ("not_allowed", lambda f: keyring_by(f, "orchestrator", same)),
+            "an event of another lane": ("wrong_lane", moved),
             "a service's event entered twice": ("sequenced_twice", lambda f: doubled(f, 4)),
             "a person's event entered twice": ("sequenced_twice", lambda f: doubled(f, 6)),
             "two events under one number": ("equivocation", NOWHERE, lambda f: equivocal(f, numbered=2)),
@@ -377,6 +383,20 @@ INSIDE = [
 @pytest.mark.parametrize("case", INSIDE, ids=lambda case: case.name)
 def test_what_was_never_signed_or_allowed_is_found(log: LogFolder, tmp_path: Any, case: Case) -> None:
     check(log, tmp_path, case)
+
+
+def test_a_text_that_looks_like_a_keyring_is_none(log: LogFolder, tmp_path: Any) -> None:
+    forger = Forger.of(log, tmp_path / "copy")
+    say(forger, "orchestrator", forger.world(1).promotion(reason='see "topic":"signer.changed"'))
+    assert by_verifier(log, forger.root) == by_audit(log, forger.root) == set()
+
+
+def test_an_older_keyring_that_is_entered_again_changes_nothing(log: LogFolder, tmp_path: Any) -> None:
+    forger = Forger.of(log, tmp_path / "copy")
+    text = forger.world(1).keyring.text
+    again = g.SignerChanged(version=1, keyring=text, keyring_sha256=sha256_hex(text.encode()), reason="again")
+    keyring_then(forger, revoking("serving-1"), "operator", again)
+    assert by_verifier(log, forger.root) == by_audit(log, forger.root) == set()
 
 
 def test_a_log_that_goes_on_by_the_rules_verifies(log: LogFolder, tmp_path: Any) -> None:

@@ -310,13 +310,17 @@ def read_keyring(text: str) -> tuple[Keyring, bytes, list[tuple[str, bytes]]]:
     return Keyring(content["version"], roots, keys, people, roles, gone, body), payload, signatures
 
 
-def next_keyring(text: str, before: Keyring | None, pinned: Roots) -> Keyring:
-    """The keyring in `text`: signed by thresholds of the roots before it and of its own, and taking nothing back."""
+def next_keyring(text: str, known: dict[int, Keyring], pinned: Roots) -> Keyring:
+    """The keyring in `text`: signed by thresholds of the roots before it and of its own, and taking nothing back.
+
+    `known`: those before, by version. One of them may come again, and changes nothing.
+    """
     code = "bad_keyring"
     ring, payload, signatures = read_keyring(text)
-    if before is not None and ring.version == before.version:
-        need(ring.body == before.body, "keyring_conflict", f"two different keyrings are version {ring.version}")
-        return before
+    same, before = known.get(ring.version), known[max(known)] if known else None
+    if same is not None:
+        need(ring.body == same.body, "keyring_conflict", f"two different keyrings are version {ring.version}")
+        return same
     message = pae(KEYRING_TYPE, payload)
     for roots, whose in ((before.roots if before else pinned, "the roots before it"), (ring.roots, "its own roots")):
         signers = [(roots.keys[name], sig) for name, sig in signatures if name in roots.keys]
@@ -326,8 +330,8 @@ def next_keyring(text: str, before: Keyring | None, pinned: Roots) -> Keyring:
         follows = f"version {ring.version} comes after version {before.version}"
         need(ring.version == before.version + 1, "keyring_conflict", follows)
         for name, key in before.keys.items():
-            same = all(ring.keys.get(name, {}).get(f) == key[f] for f in ("public_key", "use", "principal"))
-            need(same, code, f"it removes or replaces the key {name}")
+            kept = all(ring.keys.get(name, {}).get(f) == key[f] for f in ("public_key", "use", "principal"))
+            need(kept, code, f"it removes or replaces the key {name}")
         for name, end in before.revocations.items():
             need(name in ring.revocations, code, f"it takes back the revocation of {name}")
             later = ring.revocations[name]["positions"]
@@ -477,24 +481,35 @@ class Tiles:
         names = [path.rsplit("/", 1)[1] for path in self.folder.files(f"{self.prefix}/entries")]
         return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]{0,15}", name))
 
-    def count(self, level: str) -> int:
-        """How far tiles of a level reach here: what a checkpoint claims beyond is not looked for one by one."""
-        found = 0
-        for path in self.folder.files(f"{self.prefix}/tile/{level}"):
-            name = re.sub(r"\.p/\d+$", "", path[len(f"{self.prefix}/tile/{level}/") :])
-            if re.fullmatch(r"(x\d{3}/){0,4}\d{3}", name):
-                found = max(found, int(re.sub("[x/]", "", name)) + 1)
-        return found
+    def there(self, level: str, most: int) -> list[int]:
+        """Which tiles of a level are here, of the first `most`. So work is by the files that there are: names and sizes
+        may claim more than anybody could look for."""
+        found, prefix = set(), f"{self.prefix}/tile/{level}/"
+        for path in self.folder.files(prefix[:-1]):
+            name = re.sub(r"\.p/[0-9]+$", "", path[len(prefix) :])
+            if re.fullmatch(r"(x[0-9]{3}/){0,4}[0-9]{3}", name):
+                found.add(int(re.sub("[x/]", "", name)))
+        return sorted(index for index in found if index < most)
+
+
+def gaps(there: list[int], count: int) -> Iterator[tuple[int, int]]:
+    """What lacks of the first `count`: from the first number of each gap to the one that is there again."""
+    expected = 0
+    for index in [*there, count]:
+        if expected < index:
+            yield expected, index
+        expected = index + 1
 
 
 def check_tree(tiles: Tiles, size: int, report: Report) -> bytes | None:
     """All leaf hashes, where every tile above them is what they lead to; None where some are not there."""
-    parts, whole, count = [], True, -(-size // 256)
-    there = tiles.count("0")
-    if there < count:
-        report.add(256 * there, "missing_tile", f"the leaf hashes from here to {size - 1} are not in the folder")
-        whole = False
-    for index in range(min(there, count)):
+    parts, count = [], -(-size // 256)
+    there = tiles.there("0", count)
+    for first, end in gaps(there, count):
+        what = f"the leaf hashes from here to {min(256 * end, size) - 1} are not in the folder"
+        report.add(256 * first, "missing_tile", what)
+    whole = len(there) == count
+    for index in there:
         try:
             parts.append(tiles.hashes(0, index, min(256, size - 256 * index)))
         except Bad as bad:
@@ -625,6 +640,9 @@ def check_statement(e: Entry, lanes: int) -> bytes:
         need(form and is_form(cause["id"], UUID), code, "a cause is {id, lane}")
     need(len(e.signature) == 64 and 65 <= len(e.delegation) <= 400, code, "the length of signature or delegation")
     check_place(s["topic"], s["key"], e.partition, lanes)
+    # The log alone writes which lane an entry is in; its signer has said the partition. Broadcasts are in every lane.
+    at_home = s["topic"] in BROADCAST or e.lane == e.partition
+    need(at_home, "wrong_lane", f"an event of lane {e.partition} is entered into lane {e.lane}")
     need(len(e.body) <= MAX_BODY, "body_too_large", f"the body has {len(e.body)} bytes")
     message = pae(EVENT_TYPE, canonical(s))
     need(len(message) <= MAX_MESSAGE, code, "the message is too long")
@@ -1092,12 +1110,14 @@ class Lane:
         self.head: Checkpoint | None = None
         self.leaves: bytes | None = None
         self.head_root: bytes | None = None  # the tree's root at the size that `heads` claims
+        self.parts: list[tuple[int, int]] = []  # first position and count of what is in one file
         self.vouched: dict[Any, dict[str, Any]] = {}
         self.before: Entry | None = None
         self.ring: Keyring | None = None  # in force at the entry that is looked at
         self.completeness = Completeness()
         rows = f"{self.prefix}/audit-events.jsonl"
         self.rows = self.folder.lines(rows) if self.folder.has(rows) else None
+        self.rows_read = 0
         self.chain_keys: set[str] = set()
         self.count = self.void = self.checkpoints = 0
         self.shown: dict[str, Any] = {"lane": number}  # what an export may claim of it
@@ -1122,12 +1142,10 @@ class Lane:
         note = self.folder.read(f"{self.prefix}/checkpoint", MAX_NOTE)
         # Unverified, and good for one thing only: how far to look for the keyrings that the checkpoint is judged by.
         size = read_checkpoint(note_lines(note)).size
-        selected = bool(self.job.selection)
-        positions = self.tiles.positions() if selected else range(min(size, 256 * self.tiles.count("entries")))
-        if not selected and len(positions) < size:
-            self.report.add(len(positions), "missing_bundle", f"entries {len(positions)} to {size - 1} are not there")
-        for position, raw in self.entries(positions, self.report):
-            if raw is not None and b'"topic":"signer.changed"' in raw:
+        self.find(size)
+        for position, raw in self.entries(self.report):
+            # Only what may be one is decoded; a text that says so is no keyring for that.
+            if raw is not None and b'"topic":"signer.changed"' in raw.partition(b"\n")[0]:
                 self.find_keyring(position, raw)
         need(
             bool(self.rings),
@@ -1138,19 +1156,28 @@ class Lane:
         self.leaves = check_tree(self.tiles, self.head.size, self.report)
         if self.leaves is not None:
             self.check_history(self.head, self.leaves)
-        for position, raw in self.entries(positions, None):
+        for position, raw in self.entries(None):
             self.take(position, raw)
-        self.end(self.head, selected)
+        self.end(self.head)
 
-    def entries(self, positions: Sequence[int], report: Report | None) -> Iterator[tuple[int, bytes | None]]:
+    def find(self, size: int) -> None:
+        """Where entries are: of a lane that claims this size, or of a selection."""
+        if self.job.selection:
+            self.parts = [(position, 1) for position in self.tiles.positions()]
+            return
+        count = -(-size // 256)
+        there = self.tiles.there("entries", count)
+        self.parts = [(256 * index, min(256, size - 256 * index)) for index in there]
+        for first, end in gaps(there, count):
+            what = f"entries {256 * first} to {min(256 * end, size) - 1} are not there"
+            self.report.add(256 * first, "missing_bundle", what)
+
+    def entries(self, report: Report | None) -> Iterator[tuple[int, bytes | None]]:
         """Positions and entries; None for those that can't be read, which `report` is told (the first time)."""
-        whole = isinstance(positions, range)
-        for at in positions[::256] if whole else positions:
-            width = min(256, len(positions) - at) if whole else 1
+        for at, width in self.parts:
+            raws: Sequence[bytes | None]
             try:
-                raws: Sequence[bytes | None] = (
-                    self.tiles.bundle(at // 256, width) if whole else [self.tiles.selected(at)]
-                )
+                raws = [self.tiles.selected(at)] if self.job.selection else self.tiles.bundle(at // 256, width)
             except Bad as bad:
                 if report is not None:
                     report.add(at, bad.code.replace("missing_file", "missing_bundle"), bad.why)
@@ -1161,10 +1188,12 @@ class Lane:
         """Section 2: a keyring that was entered, verified from the root keys on."""
         try:
             e = read_entry(raw)
+            if e.statement["topic"] != "signer.changed":
+                return
             schema = self.schemas.of_topic("signer.changed", str(e.statement["schema_sha256"]))
-            before = self.newest if self.rings else None
-            ring = next_keyring(str(Datum(e.body).whole(schema)["keyring"]), before, self.job.roots)
-            if ring is not before:
+            known = {ring.version: ring for ring in self.rings.values()}
+            ring = next_keyring(str(Datum(e.body).whole(schema)["keyring"]), known, self.job.roots)
+            if ring.version not in known:
                 self.rings[position] = ring
         except Bad as bad:
             self.report.add(position, bad.code, bad.why)
@@ -1192,7 +1221,7 @@ class Lane:
     def take(self, position: int, raw: bytes | None) -> None:
         """Sections 5 and 6 for one entry, and the material for section 7."""
         before, self.before = self.before, None
-        row = next(self.rows, b"") if self.rows is not None else None
+        row = self.row(position)
         if raw is None:
             return
         self.count += 1
@@ -1223,6 +1252,15 @@ class Lane:
         self.shown["last"] = {"position": position, "event_id": e.statement["ce_id"]}
         self.shown.setdefault("first", self.shown["last"])
 
+    def row(self, position: int) -> bytes | None:
+        """The Kernel's row of an entry, where there is a file of them: of a whole lane the line of its position."""
+        if self.rows is None:
+            return None
+        while not self.job.selection and self.rows_read < position and next(self.rows, None) is not None:
+            self.rows_read += 1
+        self.rows_read += 1
+        return next(self.rows, b"")
+
     def judge(self, e: Entry, own: Keyring | None) -> tuple[Event, Keyring]:
         """By the keyring that the lane had before; a keyring's own messenger also by the one that it brings."""
         before, self.ring = self.ring, own or self.ring
@@ -1235,12 +1273,12 @@ class Lane:
                 raise
         return check_event(e, own, self.job.lanes, self.schemas, self.vouched), self.ring
 
-    def end(self, head: Checkpoint, selected: bool) -> None:
+    def end(self, head: Checkpoint) -> None:
         self.completeness.end(self.report)
         if self.rows is not None and next(self.rows, None) is not None:
             self.report.add(None, "changed_row", "audit-events.jsonl has more rows than there are entries")
         self.shown |= {"size": head.size, "root": base64.b64encode(head.root).decode()}
-        self.shown |= {"count": self.count, "shows": "a selection" if selected else "all"}
+        self.shown |= {"count": self.count, "shows": "a selection" if self.job.selection else "all"}
         if self.before is not None and self.before.position == head.size - 1:
             self.shown["head_hash"] = self.before.chain["hash"]
 
