@@ -67,20 +67,32 @@ def replayers() -> dict[str, Replayer]:
 
 
 def read_archived(
-    archived: ArchivedLane, roots: Roots, lanes: int, wanted: frozenset[type], progress: Callable[[int], None]
+    archived: ArchivedLane,
+    roots: Roots,
+    lanes: int,
+    wanted: frozenset[type],
+    progress: Callable[[int], None],
+    *,
+    standing: bool = False,
 ) -> LaneEvents:
-    """A lane of an archive, up to its checkpoint. Raises NotReplayable."""
+    """A lane of an archive, up to its checkpoint; `standing`: of a log key that is not revoked. Raises NotReplayable,
+    TlogError."""
     events = LaneEvents(archived.lane)
     note = archived.note()
     if note is None:
         raise NotReplayable(f"{archived.uri} has no checkpoint; is this the archive?")
     size, edge = archived.claimed_size(note), RightEdge()
+    if not size:
+        raise NotReplayable(
+            f"{archived.uri} has a checkpoint of no entries, which no indexer writes: nothing can be verified by it. "
+            "Read another copy of the archive"
+        )
     replay = Replay(Head(archived.lane, archived.origin), Keyrings(roots), lanes, chain_signatures=False)
     for _, raws in archived.bundles(0, size):
         edge = grow(edge, raws).edge
         _take(events, replay, raws, wanted)
         progress(len(raws))
-    if size and edge.root() != archived.checkpoint(note, replay.keyrings.latest).checkpoint.root:
+    if edge.root() != archived.checkpoint(note, replay.keyrings.latest, standing=standing).checkpoint.root:
         raise NotReplayable(f"lane {archived.lane}: the entries do not lead to the checkpoint's root {_LOOK}")
     return events
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ai_infra.cli.output import fail
 from ai_infra.objects.reader import ObjectReader, open_store
 from ai_infra.settings import Settings
 from ai_infra.tlog.exceptions import MalformedNote
@@ -58,6 +60,16 @@ def known_witnesses(
     if texts:
         return tuple(parse_vkey(text) for text in texts), quorum or 0
     return configured_witnesses(settings), settings.log.witness_quorum if quorum is None else quorum
+
+
+def lanes_to_read(settings: Settings, lane: int | None) -> Sequence[int]:
+    """The lane that was named, or all. Fails for one that the log does not have."""
+    if lane is None:
+        return range(settings.log.lanes)
+    if lane >= settings.log.lanes:
+        last = settings.log.lanes - 1
+        fail(f"the log has no lane {lane}, only 0 to {last} (AI_INFRA_LANES says how many there are)", code="usage")
+    return (lane,)
 
 
 def archive_reader(settings: Settings, archive: str | None) -> ObjectReader:

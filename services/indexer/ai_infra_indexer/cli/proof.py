@@ -15,6 +15,7 @@ from ai_infra.readmodel.exceptions import DatabaseUnavailable
 from ai_infra.settings import Settings, load_settings
 from ai_infra.tlog.checkpoint import Checkpoint, OpenedCheckpoint, open_checkpoint
 from ai_infra.tlog.consistency_file import verify_consistency_file
+from ai_infra.tlog.exceptions import UnverifiedNote
 from ai_infra.tlog.note import VerifierKey, parse_note
 from ai_infra.tlog.proof_file import FILE_EXTENSION
 from ai_infra.trust.keyring import Keyring, Roots
@@ -84,7 +85,7 @@ def prove(
         if witnessed or quorum:
             opened = _cosigned(archived, keyrings, witnesses, max(1, quorum), position)
         else:
-            opened = archived.checkpoint(archived.note() or b"", keyrings)
+            opened = archived.checkpoint(archived.note() or b"", keyrings, standing=True)
         data = prove_event(
             archived, opened, position, positions, lanes=settings.log.lanes, size=max(size, opened.checkpoint.size)
         )
@@ -202,9 +203,12 @@ def _cosigned(
 ) -> OpenedCheckpoint:
     """The smallest checkpoint above the event that enough witnesses have cosigned."""
     notes = merged(read_cosigned(archived, keyring, witnesses))
-    keys = audit_keys(keyring, archived.origin)
+    keys = audit_keys(keyring, archived.origin, standing=True)
     for head in sorted(notes, key=lambda head: head.size):
-        opened = open_checkpoint(notes[head], origin=archived.origin, log_keys=keys, witnesses=witnesses)
+        try:
+            opened = open_checkpoint(notes[head], origin=archived.origin, log_keys=keys, witnesses=witnesses)
+        except UnverifiedNote:
+            continue  # of a log key that is revoked since
         if head.size > position and len(opened.witnessed) >= quorum:
             return opened
     raise NotProvable(
@@ -231,7 +235,7 @@ def _prove_consistency(
     size, keyring, _ = lane_keyring(settings, archived, pinned, database=use_database)
     old = int(sizes[0])
     raw = archived.note() if len(sizes) == 1 else kept_checkpoint(archived, int(sizes[1]))
-    opened = archived.checkpoint(raw or b"", keyring)
+    opened = archived.checkpoint(raw or b"", keyring, standing=True)
     head = opened.checkpoint
     data = prove_consistency(archived, old, opened, size=max(size, head.size))
     path = out or Path(f"lane-{lane}-{old}-{head.size}.consistency")

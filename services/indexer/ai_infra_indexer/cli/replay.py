@@ -14,7 +14,7 @@ from ai_infra.events.generated import EventRefused
 from ai_infra.readmodel.connection import connect
 from ai_infra.settings import load_settings
 from ai_infra_indexer.archived import ArchivedLane
-from ai_infra_indexer.cli.options import Archive, Lane, Origin, RootKeys, archive_reader, pinned_roots
+from ai_infra_indexer.cli.options import Archive, Lane, Origin, RootKeys, archive_reader, lanes_to_read, pinned_roots
 from ai_infra_indexer.decisions import read_archived, read_postgres, replayers
 
 
@@ -54,8 +54,9 @@ def replay(
     pinned = pinned_roots(settings, roots)
     reader = archive_reader(settings, archive)
     reports: list[Replayed] = []
+    read = 0
     with progress("reading the log") as say:
-        for number in range(settings.log.lanes) if lane is None else (lane,):
+        for number in lanes_to_read(settings, lane):
             archived, done = ArchivedLane(reader, origin or settings.log.origin, number), 0
 
             def tell(count: int, number: int = number) -> None:
@@ -64,13 +65,19 @@ def replay(
                 say(f"lane {number}: {done} entries read")
 
             if from_archive or archive is not None:
-                events = read_archived(archived, pinned, settings.log.lanes, wanted, tell)
+                events = read_archived(archived, pinned, settings.log.lanes, wanted, tell, standing=True)
             else:
                 with connect(settings.database.url, application="ai-infra audit", autocommit=True) as connection:
                     events = read_postgres(connection, archived, pinned, settings.log.lanes, wanted, tell)
+            read += events.size
             if events.placed:
                 say(f"lane {number}: deciding again")
                 reports += [replay_decisions(r, number, events.placed, events.known) for r in chosen.values()]
+    if not read:
+        fail(
+            "the log has no entries: nothing was decided in it. Is the indexer running? (`ai-infra status`)",
+            code="no_entries",
+        )
     first = first_difference(reports)
     show({"same": first is None, "first": first, "services": reports}, json=json, table=lambda: _table(reports))
     if first is not None:

@@ -2,8 +2,9 @@
 
 A counted producer numbers what it says from 1 on in each epoch, and names with each event the hash of the one before. A
 number below a later one, or below a heartbeat's, that is not in the lane is missing. It is withheld once the lane has
-been read past it: a log alone can't show how far topics have been read, so there a gap counts as settled when the lane
-has gone on for long enough in the broker's time; before that it is open, since its event may still be on its way.
+been read past it: a log alone can't show how far topics have been read, so there a gap counts as settled when the log,
+in any of its lanes, has gone on for long enough in the broker's time; before that it is open, since its event may still
+be on its way.
 
 Two events under one number are equivocation; so is an event whose `prev` is not the hash of the one before it in the
 log: its producer has signed another one under that number. A number whose event the log has refused is not withheld:
@@ -58,7 +59,7 @@ class Gap:
     last: int
     shown_by: int
     settled: bool
-    """Whether the lane has gone on for long enough behind it: then it is withheld, not late."""
+    """Whether the log has gone on for long enough behind it: then it is withheld, not late."""
     refused: bool
     """The last of the numbers is of an event that the log has refused, and says so."""
 
@@ -111,6 +112,11 @@ class LaneCompleteness:
     """(signer, event type, how many) of those who have nowhere to keep a counter: a missing one would not show."""
 
     @property
+    def open(self) -> int:
+        """How many numbers are missing that may still arrive."""
+        return sum(gap.count - gap.refused for gap in self.gaps if not gap.settled)
+
+    @property
     def complete(self) -> bool:
         return not (self.equivocations or self.doubled or any(gap.withheld for gap in self.gaps))
 
@@ -141,10 +147,12 @@ class Ledger:
         self._uncounted: dict[tuple[str, str], int] = {}
         self._refused: set[bytes] = set()
         self._entries = 0
+        self._oldest_ms = 0
         self._newest_ms = 0
 
     def take(self, said: Said) -> bool:
         """Note an entry; False where its event was sequenced before."""
+        self._oldest_ms = min(self._oldest_ms, said.append_ms) if self._entries else said.append_ms
         self._entries += 1
         self._newest_ms = max(self._newest_ms, said.append_ms)
         if said.refused is not None:
@@ -171,15 +179,24 @@ class Ledger:
                 self._expect(named, said.producer, epoch, seq, _short(event_hash), said.position)
         return len(self._doubled) == doubled
 
-    def report(self, *, settle_ms: int) -> LaneCompleteness:
-        """What is known so far. `settle_ms`: how much later than a gap the newest entry must be for it to count."""
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """When the oldest and the newest of the entries were appended, ms; None where there are none."""
+        return (self._oldest_ms, self._newest_ms) if self._entries else None
+
+    def report(self, *, settle_ms: int, newest_ms: int = 0) -> LaneCompleteness:
+        """What is known so far. `settle_ms`: how much later than a gap the newest entry must be for it to count.
+
+        `newest_ms`: up to when the log is known to have gone on, in other lanes: this one may be idle.
+        """
+        newest_ms = max(newest_ms, self._newest_ms)
         gaps: list[Gap] = []
         summaries: list[ProducerSummary] = []
         for (producer, epoch), counter in sorted(self._counters.items()):
             missing = 0
             for first, last in counter.numbers.gaps():
                 shown_by, at_ms = counter.above.get(last + 1, counter.named_by)
-                settled = self._newest_ms - at_ms >= settle_ms
+                settled = newest_ms - at_ms >= settle_ms
                 refused = counter.awaited.get(last, (b"", 0))[0] in self._refused
                 gap = Gap(producer, epoch, first, last, shown_by, settled, refused)
                 gaps.append(gap)

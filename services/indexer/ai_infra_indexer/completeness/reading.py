@@ -87,6 +87,12 @@ def read_postgres(
     return first if first is not None else 0
 
 
+def newest_append_ms(connection: Connection) -> int:
+    """When the newest entry of all lanes was appended, 0 where there is none."""
+    row = connection.execute("SELECT max(last_ts_us) FROM lanes").fetchone()
+    return int(row[0]) // 1000 if row is not None and row[0] is not None else 0
+
+
 def read_pruned(archived: ArchivedLane, size: int, before: int, ledger: Ledger, lanes: int) -> None:
     """Take the entries below a position from the archive, where Postgres has them no more."""
     for first, raws in archived.bundles(0, size):
