@@ -164,6 +164,20 @@ def moved(f: Forger) -> None:
     f.append(1, f.world(2).say("orchestrator", f.world(2).queued("job-2")))
 
 
+def keyrings_of(f: Forger, changes: Mapping[int, Callable[[Keyring], Keyring]]) -> None:
+    """A second keyring in some lanes only, which may be another in each."""
+    roots = [f.signer("root-1"), f.signer("root-2")]
+    for lane, change in changes.items():
+        text = sign_keyring(change(replace(f.world(lane).keyring, version=2)), roots)
+        f.append(lane, f.keyring_record(lane, text, 2))
+
+
+def policies_of(f: Forger, texts: Mapping[int, str]) -> None:
+    for lane, text in texts.items():
+        body = g.PolicyChanged(version=1, policy_json=text, policy_sha256=sha256_hex(text.encode()), reason="first")
+        f.append(lane, f.world(lane).say("operator", body))
+
+
 def equivocal(f: Forger, *, numbered: int) -> None:
     """The trainer says something else under a number that it has used, or names an event that it has not said."""
     world = f.world(1)
@@ -311,6 +325,11 @@ INSIDE = [
                 lambda f: keyring_by(f, "operator", lambda k: replace(without_key(k), version=1)),
             ),
             "a keyring brought by who may not": ("not_allowed", lambda f: keyring_by(f, "orchestrator", same)),
+            "another keyring than in another lane": (
+                "keyring_conflict",
+                lambda f: keyrings_of(f, {0: revoking("trainer-1"), 1: revoking("serving-1")}),
+            ),
+            "another policy than in another lane": ("policy_conflict", lambda f: policies_of(f, {0: "{}", 1: "[]"})),
             "an event of another lane": ("wrong_lane", moved),
             "a service's event entered twice": ("sequenced_twice", lambda f: doubled(f, 4)),
             "a person's event entered twice": ("sequenced_twice", lambda f: doubled(f, 6)),
@@ -371,6 +390,18 @@ INSIDE = [
         None,
         {
             "an event withheld": ("withheld_event", NOWHERE, withheld),
+            "a revocation withheld from one lane": (
+                "withheld_keyring",
+                lambda f: (keyrings_of(f, {0: revoking("trainer-1")}), f.append(1, hour_later(f))),
+            ),
+            "a policy withheld from one lane": (
+                "withheld_policy",
+                lambda f: (policies_of(f, {0: "{}"}), f.append(1, hour_later(f))),
+            ),
+            "a checkpoint by an audit key that another lane has revoked": (
+                "bad_checkpoint",
+                lambda f: keyrings_of(f, {0: revoking("audit-1")}),
+            ),
             "a checkpoint by an audit key that is revoked below it": (
                 "bad_checkpoint",
                 lambda f: keyring_then(f, revoking("audit-1"), "orchestrator", f.world(1).queued("job-2")),
@@ -396,6 +427,14 @@ def test_an_older_keyring_that_is_entered_again_changes_nothing(log: LogFolder, 
     text = forger.world(1).keyring.text
     again = g.SignerChanged(version=1, keyring=text, keyring_sha256=sha256_hex(text.encode()), reason="again")
     keyring_then(forger, revoking("serving-1"), "operator", again)
+    assert by_verifier(log, forger.root) == by_audit(log, forger.root) == set()
+
+
+def test_a_lane_that_has_not_gone_on_yet_may_lack_a_keyring(log: LogFolder, tmp_path: Any) -> None:
+    forger = Forger.of(log, tmp_path / "copy")
+    keyrings_of(forger, {0: revoking("serving-1"), 2: revoking("serving-1")})
+    forger.world(1).clock += timedelta(minutes=9)
+    queued_by(forger, "orchestrator")
     assert by_verifier(log, forger.root) == by_audit(log, forger.root) == set()
 
 

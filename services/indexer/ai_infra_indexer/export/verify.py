@@ -1088,6 +1088,14 @@ class Report:
             self.problems.append(Problem(self.lane, position, "more" if more else code, detail))
 
 
+class Broadcast(NamedTuple):
+    """A version of what every lane has, as one lane has it."""
+
+    content: str  # its SHA-256
+    append_ms: int
+    position: int
+
+
 class Job(NamedTuple):
     """What every process knows."""
 
@@ -1107,6 +1115,9 @@ class Lane:
         self.folder, self.prefix = Folder(job.root), f"lanes/{number}"
         self.tiles, self.schemas = Tiles(self.folder, number), Schemas(self.folder)
         self.rings: dict[int, Keyring] = {}  # by the position at which each was entered
+        self.broadcasts: dict[str, dict[int, Broadcast]] = {"keyring": {}, "policy": {}}  # by version
+        self.newest_ms = 0  # the newest append time of an entry
+        self.note = b""  # the checkpoint's file
         self.head: Checkpoint | None = None
         self.leaves: bytes | None = None
         self.head_root: bytes | None = None  # the tree's root at the size that `heads` claims
@@ -1139,7 +1150,7 @@ class Lane:
 
     def open(self) -> None:
         need(self.folder.has(f"{self.prefix}/checkpoint"), "no_checkpoint", f"{self.prefix}/checkpoint is not there")
-        note = self.folder.read(f"{self.prefix}/checkpoint", MAX_NOTE)
+        note = self.note = self.folder.read(f"{self.prefix}/checkpoint", MAX_NOTE)
         # Unverified, and good for one thing only: how far to look for the keyrings that the checkpoint is judged by.
         size = read_checkpoint(note_lines(note)).size
         self.find(size)
@@ -1195,6 +1206,8 @@ class Lane:
             ring = next_keyring(str(Datum(e.body).whole(schema)["keyring"]), known, self.job.roots)
             if ring.version not in known:
                 self.rings[position] = ring
+                content = hashlib.sha256(ring.body).hexdigest()
+                self.broadcasts["keyring"][ring.version] = Broadcast(content, e.append_ms, position)
         except Bad as bad:
             self.report.add(position, bad.code, bad.why)
 
@@ -1230,11 +1243,16 @@ class Lane:
                 what = "its bytes do not have the leaf hash that the tree holds"
                 self.report.add(position, "changed_entry", what)
             e = self.before = read_entry(raw)
+            self.newest_ms = max(self.newest_ms, e.append_ms)
             check_place_in_lane(
                 e, self.number, position, before if before and before.position == position - 1 else None
             )
             event, ring = self.judge(e, self.rings.get(position))
             payload = check_chain(e, event, ring)
+            if e.statement["topic"] == "policy.changed":
+                content = hashlib.sha256(event.body["policy_json"].encode()).hexdigest()
+                need(is_int(event.body["version"]), "undecodable_body", "a policy's version is no integer")
+                self.broadcasts["policy"].setdefault(event.body["version"], Broadcast(content, e.append_ms, position))
             check_selected(e, self.job.selection)
             same = row is None or row == kernel_event(e, payload, self.job.origin)
             need(same, "changed_row", "its line in audit-events.jsonl is not what it gives")
@@ -1363,6 +1381,34 @@ def check_export(folder: Folder, export: Export, lanes: list[Lane], ring: Keyrin
 # --- The whole folder -------------------------------------------------------------------------------------------------
 
 
+def check_together(job: Job, lanes: list[Lane]) -> None:
+    """The lanes against each other: what is broadcast is in all of them and the same, and no checkpoint counts by a key
+    that another lane knows to be revoked. Else whoever withholds a revocation from one lane goes on speaking there."""
+    for what in ("keyring", "policy"):
+        for version in sorted({version for lane in lanes for version in lane.broadcasts[what]}):
+            having = [(lane, lane.broadcasts[what][version]) for lane in lanes if version in lane.broadcasts[what]]
+            first, said = having[0]
+            for lane, here in having[1:]:
+                if here.content != said.content:
+                    why = f"version {version} of the {what} is {here.content}, in lane {first.number} {said.content}"
+                    lane.report.add(here.position, f"{what}_conflict", why)
+            since = min(here.append_ms for _, here in having)
+            for lane in lanes:
+                newest = max(lane.broadcasts[what], default=0)
+                if newest < version and lane.newest_ms - since > SETTLED_MS:
+                    why = f"version {version} of the {what} was said at {since} ms and is in lane {first.number}"
+                    why += f"; this lane went on to {lane.newest_ms} ms without it"
+                    lane.report.add(None, f"withheld_{what}", why)
+    latest = max((lane for lane in lanes if lane.rings), key=lambda lane: lane.newest.version, default=None)
+    for lane in lanes:
+        if latest is None or lane.head is None or lane.newest.version == latest.newest.version:
+            continue  # no verified checkpoint, or one that was judged by that version
+        try:
+            open_checkpoint(lane.note, f"{job.origin}/lanes/{lane.number}", latest.newest, True)
+        except Bad as bad:
+            lane.report.add(None, bad.code, f"by keyring {latest.newest.version} of lane {latest.number}: {bad.why}")
+
+
 def check_heads(folder: Folder, job: Job, lanes: list[Lane], ring: Keyring) -> None:
     """`heads` names all lanes at one moment: none may be shown older than there, or of another history."""
     name, code = f"{job.origin}/heads", "bad_heads"
@@ -1455,6 +1501,7 @@ def verify(path: str, roots: Roots, origin: str | None, lanes: int | None, proce
             done = pool.starmap(check_lane, work, 1)
     else:
         done = [check_lane(*one) for one in work]
+    check_together(job, done)
     for lane_ in done:
         report.problems += lane_.report.problems
         report.open += lane_.report.open
