@@ -12,6 +12,8 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
+
 from ai_infra.bus.decision import WorkError
 from ai_infra.bus.replay import Answered, Asked, Disagrees, Known, Moment, Replayer
 from ai_infra.bus.service import Decide
@@ -82,13 +84,25 @@ def _policy(question: PolicyQuestion, step: PromotionDecided) -> Answered:
         return Answered(answer, carried=() if question.threshold_e6 is not None else (THRESHOLD,))
     answer = PolicyAnswer(
         verifier_id=step.verifier_id,
-        allowed=step.status == PromotionStatus.APPROVED,
+        allowed=_allows(step),
         reasons=tuple(step.reasons),
         answer_json=step.policy_answer_json,
         threshold_e6=step.threshold_e6,
         fallback=step.fallback,
     )
     return Answered(answer, carried=(POLICY,))
+
+
+def _allows(step: PromotionDecided) -> bool:
+    """What the enclosed answer says, whatever was made of it. What a fallback decided has no answer to be judged by."""
+    try:
+        answer = msgspec.json.decode(step.policy_answer_json)
+    except msgspec.DecodeError:
+        answer = None
+    found = answer if isinstance(answer, dict) else {}
+    if step.fallback and "decision" not in found and "allowed" not in found:
+        return step.status == PromotionStatus.APPROVED
+    return found.get("decision") == "allow" and found.get("allowed", True) is True
 
 
 def _signature(question: SigningQuestion, step: PromotionDecided, known: Known) -> Answered:

@@ -10,18 +10,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ai_infra.bus.replay import Known, Placed, Replayed, replay
-from ai_infra.events.event import Event
-from ai_infra.events.generated import ManifestSignature, OperatorAction, PromotionDecided, PromotionStatus
+from ai_infra.bus.refusing import Sender, refusal
+from ai_infra.bus.replay import Known, Placed, Replayed, first_difference, replay
+from ai_infra.events.event import Cause, Event
+from ai_infra.events.generated import ManifestSignature, OperatorAction, PromotionDecided, PromotionStatus, Reason
 from ai_infra.manifest.decision import sign_decision, unverified_decision
 from ai_infra.manifest.registration import Registration, sign_registration
 from ai_infra.trust.keyring import MANIFEST, PROMOTION, Key
 from ai_infra.trust.signers import LocalSigner
 from ai_infra_canary.replaying import REPLAYER as CANARY
-from ai_infra_promoter.questions import VERIFY_MANIFEST
+from ai_infra_promoter.questions import ASK_POLICY, VERIFY_MANIFEST, PolicyAnswer
 from ai_infra_promoter.replaying import REPLAYER as PROMOTER
 from ai_infra_promoter.replaying import THRESHOLD
 from ai_infra_promoter.verification import judge_manifest
@@ -220,6 +222,103 @@ def test_a_log_that_went_on_in_another_kafka_is_replayed_as_one(new_world: Any) 
     assert (promoter.differences, promoter.unanswered) == ([], [])
     assert (canary.differences, canary.unanswered) == ([], [])
     assert any(e.type == "canary.status" and e.body.state == "refused" for e in after)
+
+
+def test_an_approval_under_the_id_of_its_rejection_is_named(new_world: Any) -> None:
+    # It has a number of its own, so the canary has heard it, and let the artifact serve.
+    world = story_of(new_world)
+    (rejected,) = [e for e in world.log if isinstance(e.body, PromotionDecided) and e.body.status == "rejected"]
+    said: PromotionDecided = replace(rejected.body, status=PromotionStatus.APPROVED, reasons=())
+    world.promoter.said += 1
+    forged = replace(
+        rejected,
+        body=replace(said, decision_envelope=resigned(said)),
+        attributes=replace(rejected.attributes, seq=world.promoter.said),
+        record=replace(rejected.record, offset=len(world.topics["promotion.decided"])),
+    )
+    world.topics["promotion.decided"].append(forged)
+    world.log.append(forged)
+    world.settle()
+    assert world.serves() == "B"
+    promoter, canary = replayed(in_log(world.log))
+    (difference,) = promoter.differences
+    assert (difference.position, difference.said) == (world.log.index(forged), "promotion.decided approved")
+    assert difference.given.startswith("reused_id: this id is that of promotion.decided rejected")
+    assert first_difference([canary, promoter]) == difference
+    assert all("two things were said" in d.given for d in canary.differences)
+
+
+@pytest.mark.parametrize(("status", "differs"), [(None, False), (PromotionStatus.APPROVED, True)])
+def test_a_step_that_is_said_again_after_state_was_lost_may_differ_in_its_reasons_only(
+    new_world: Any, status: PromotionStatus | None, differs: bool
+) -> None:
+    world = story_of(new_world)
+    pending = next(e for e in world.log if isinstance(e.body, PromotionDecided))
+    body = replace(pending.body, reasons=(Reason(code="evaluation_missing", detail="not heard yet"),))
+    again = replace(
+        pending,
+        body=body if status is None else replace(body, status=status),
+        attributes=replace(pending.attributes, epoch=2, seq=1),
+    )
+    promoter, _ = replayed(in_log([*world.log, again]))
+    assert bool(promoter.differences) is differs
+
+
+def test_nobody_takes_a_decision_away_by_saying_something_under_its_id_before(new_world: Any) -> None:
+    world = story_of(new_world)
+    (changed,) = [e for e in world.log if e.type == "deployment.changed"]
+    request = next(e for e in world.log if e.type == "promotion.requested")
+    attributes = replace(request.attributes, id=changed.id)
+    squatter = replace(request, body=replace(request.body, promotion_id="p-C"), attributes=attributes)
+    _, canary = replayed(in_log([squatter, *world.log]))
+    assert (canary.decisions, canary.differences) == (world.canary.said, [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "differs"),
+    [
+        ('{"decision":"allow"}', False),
+        ('{"decision":"deny","rationale":"score far too low"}', True),
+        ('{"decision":"allow","allowed":false}', True),
+        ("{}", True),
+        ("no JSON", True),
+    ],
+)
+def test_an_approval_is_judged_by_the_answer_of_the_policy_service_that_it_encloses(
+    new_world: Any, answer: str, differs: bool
+) -> None:
+    world = with_real_signatures(new_world)
+    world.register("B")
+    world.evaluate("B", 500_000)
+    world.request("p-B", "B")
+    honest = world.answer
+    said = PolicyAnswer(
+        verifier_id="urn:policy", allowed=True, reasons=(), answer_json=answer, threshold_e6=None, fallback=False
+    )
+    world.answer = lambda kind, args: (said, None) if kind == ASK_POLICY else honest(kind, args)
+    world.settle()
+    assert world.serves() == "B"
+    promoter, _ = replayed(in_log(world.log))
+    assert [d.given for d in promoter.differences] == (["rejected, not approved"] if differs else [])
+
+
+@pytest.mark.parametrize(
+    ("code", "differs"),
+    [("bad_signature", True), ("not_allowed", True), ("revoked_key", True), ("undecodable_body", False)],
+)
+def test_a_refusal_of_an_event_that_the_log_has_verified_is_named(new_world: Any, code: str, differs: bool) -> None:
+    world = story_of(new_world)
+    request = world.request("p-A2", "A", reason="legit")
+    reasons = (Reason(code=code, detail="made up"),)
+    body = refusal(Sender.of(request), request.type, reasons, service="promoter", rules="promoter/v1")
+    refused = world.say(body, (Cause(request.id, 0),), by=world.promoter, subject=request.id)
+    promoter, _ = replayed(in_log(world.log))
+    assert [d.event_id for d in promoter.differences] == ([refused.id] if differs else [])
+    assert promoter.before_rules == (0 if differs else 1)
+    if differs:
+        assert promoter.differences[0].given.startswith("no refusal: ")
+    unheard = [e for e in world.log if e is not request]
+    assert replayed(in_log(unheard))[0].before_rules == 1  # it is not in the log, as the refusal says
 
 
 def resigned(said: PromotionDecided) -> str:

@@ -11,7 +11,7 @@ from ai_infra.bus.decision import Decision, Done, Refuse, Say, Tick, Trigger
 from ai_infra.bus.fitting import fitting_subject
 from ai_infra.bus.refusing import Sender, refusal
 from ai_infra.bus.replay.asking import Asking, GivenUp
-from ai_infra.bus.replay.comparing import different, runtime_codes, short
+from ai_infra.bus.replay.comparing import different, runtime_codes, short, unfounded
 from ai_infra.bus.replay.hearing import Hearing
 from ai_infra.bus.replay.here import Here
 from ai_infra.bus.replay.words import Difference, Disagrees, Known, Moment, Placed, Replayed, Replayer
@@ -48,10 +48,11 @@ class Model:
         causes: Mapping[str, tuple[Cause, ...]],
         known: Known,
         report: Replayed,
+        reused: Mapping[str, tuple[int, int]],
     ) -> None:
-        """`causes`: of every event in the lane, by its id."""
+        """`causes`: of every event in the lane, by its id. `reused`: ids of two different events, and where."""
         self._replayer, self._lane, self._known, self._report = replayer, lane, known, report
-        self._outputs = outputs
+        self._outputs, self._reused = outputs, reused
         self._asking = Asking(replayer, lane, known)
         self._tells = replayer.tells([p.event for p in outputs])
         """By the id of an event: the one that carries what it rests on, which is mostly itself."""
@@ -70,6 +71,10 @@ class Model:
             said = self._outputs[index].event
             self._given = []
             if self._before_rules(said):
+                if why := self._unfounded(said):
+                    self._given = [(0, f"no refusal: {why}")]
+                    self._differs(index)
+                    return
                 self._report.before_rules += 1
                 self._report.decisions += 1
                 index += 1
@@ -289,6 +294,14 @@ class Model:
         body = said.body
         return isinstance(body, EventRefused) and bool(body.reasons) and body.reasons[0].code in runtime_codes()
 
+    def _unfounded(self, said: Event[Any]) -> str:
+        """Why what was refused before any rules can't have been refused; nothing where it may have been."""
+        topic, number = self._where.get(said.body.event_id, ("", -1))
+        refused = self._topics[topic][number].event if topic else None
+        if refused is None or refused.hash != said.body.event_hash:
+            return ""
+        return unfounded(said, refused, self._known)
+
     def _count(self, found: _Explained, said: int) -> None:
         self._report.decisions += said
         if found.carried:
@@ -304,6 +317,8 @@ class Model:
         given = "nothing: by no order of hearing do its causes lead to a decision"
         if event.body.rules not in self._asking.versions:
             given = f"unknown: there are no rules {event.body.rules!r}, only {', '.join(sorted(self._asking.versions))}"
+        elif (twice := self._reused.get(event.causes[0].id if event.causes else "")) is not None:
+            given = f"unknown: under the id of its cause two things were said, at positions {twice[0]} and {twice[1]}"
         elif self._given:
             given = min(self._given, key=lambda g: g[0])[1]
         self._report.differences.append(
