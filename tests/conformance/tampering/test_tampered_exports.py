@@ -6,20 +6,22 @@ import base64
 import json
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from tests.conformance.tampering.forging import flip
+from tests.conformance.tampering.forging import Forger, flip
 from tests.unit.indexer.log_folder import LANES, ORIGIN, LogFolder, model_in, put
 
 from ai_infra.events.canonical import sha256_hex
 from ai_infra.objects.reader import FolderReader
 from ai_infra.trust.dsse import sign_document
+from ai_infra.trust.keyring import Revocation
 from ai_infra.trust.signers import LocalSigner
-from ai_infra_indexer.export import Selection, write_export
+from ai_infra_indexer.export import ExportFailed, Selection, write_export
 from ai_infra_indexer.export import verify as verifier
 from ai_infra_indexer.export.index import STATEMENT_TYPE, statement_json
 
@@ -31,9 +33,9 @@ def log(tmp_path_factory: pytest.TempPathFactory, make_world: Callable[[], Any])
     return LogFolder.make(tmp_path_factory.mktemp("archive"), make_world)
 
 
-def export(log: LogFolder, out: Path, selection: Selection) -> Path:
+def export(log: LogFolder, out: Path, selection: Selection, archive: Path | None = None) -> Path:
     write_export(
-        FolderReader(log.root),
+        FolderReader(archive or log.root),
         out,
         origin=ORIGIN,
         lanes_of_log=LANES,
@@ -217,6 +219,22 @@ def test_every_file_counts(log: LogFolder, exports: dict[str, Path], tmp_path: P
         data = path.read_bytes()
         edit(copy, path.relative_to(exports[which]).as_posix(), flip((number * 977 + 13) % len(data)))
         assert problems(log, copy.folder), f"nobody saw {path} change"
+
+
+def test_lanes_that_do_not_verify_together_are_not_exported(log: LogFolder, tmp_path: Path) -> None:
+    forger = Forger.of(log, tmp_path / "archive")
+    forger.next_keyring(0, lambda ring: replace(ring, revocations={"audit-1": Revocation("audit-1", 1, "stolen")}))
+    with pytest.raises(ExportFailed, match="bad_checkpoint"):
+        export(log, tmp_path / "out", Selection(), forger.root)
+    assert [path.name for path in tmp_path.iterdir()] == ["archive"]
+    forger = Forger.of(log, tmp_path / "other")
+    forger.next_keyring(0, lambda ring: replace(ring, revocations={"trainer-1": Revocation("trainer-1", 1, "stolen")}))
+    forger.world(1).clock += timedelta(hours=1)
+    forger.append(1, forger.world(1).say("orchestrator", forger.world(1).queued("job-late")))
+    with pytest.raises(ExportFailed, match="lane 1: withheld_keyring"):
+        export(log, tmp_path / "out", Selection(), forger.root)
+    one = export(log, tmp_path / "one", Selection(lane=1), forger.root)
+    assert problems(log, one) == set(), "an export of one lane has nothing to be compared with"
 
 
 def test_another_logs_name_is_not_taken(log: LogFolder, exports: dict[str, Path]) -> None:

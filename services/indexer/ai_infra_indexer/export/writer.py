@@ -32,7 +32,9 @@ from ai_infra.trust.log_keys import audit_keys
 from ai_infra.trust.signers_file import signers_file
 from ai_infra_indexer import kernel
 from ai_infra_indexer.archived import ArchivedLane
+from ai_infra_indexer.audit.across import across_lanes, by_newest_keyring
 from ai_infra_indexer.audit.archive import audit_archive
+from ai_infra_indexer.audit.report import LaneReport
 from ai_infra_indexer.entry import decode
 from ai_infra_indexer.exceptions import IndexerError
 from ai_infra_indexer.export.index import ExportedLane, File, Place, index_json, statement_json
@@ -102,15 +104,16 @@ def write_export(
     try:
         # Before the lanes: what heads has of a lane, the lane's own checkpoint has too.
         heads = note_at(reader, "heads")
-        lanes, keyring, schemas, chain_keys = [], None, set[str](), set[str]()
-        for number in numbers:
-            lane = _LaneWriter(_Pinned(reader, origin, number), out, selection)
-            newest = lane.write(roots, lanes_of_log, progress)
-            keyring = newest if keyring is None or newest.version > keyring.version else keyring
+        # All of one moment, before any is read: a keyring that comes meanwhile is in none of them.
+        pinned = [_Pinned(reader, origin, number) for number in numbers]
+        lanes, reports, schemas, chain_keys = [], list[LaneReport](), set[str](), set[str]()
+        for archived in pinned:
+            lane = _LaneWriter(archived, out, selection)
+            reports.append(lane.write(roots, lanes_of_log, progress))
             lanes.append(lane.exported())
             schemas |= lane.schemas
             chain_keys |= lane.chain_keys
-        assert keyring is not None  # noqa: S101 - there is at least one lane, and each has one
+        keyring = _check_together(pinned, reports)
         signer = signer_of(keyring)
         if keyring.key_of(signer.key_id, AUDIT) is None:
             raise ConfigurationError(
@@ -209,8 +212,8 @@ class _LaneWriter:
     def prefix(self) -> str:
         return f"lanes/{self.archived.lane}"
 
-    def write(self, roots: Roots, lanes_of_log: int, progress: Progress) -> Keyring:
-        """Write the lane; the newest keyring that was entered into it. Raises ExportFailed."""
+    def write(self, roots: Roots, lanes_of_log: int, progress: Progress) -> LaneReport:
+        """Write the lane; what its audit found, which has a keyring and no problem. Raises ExportFailed."""
         done = 0
 
         def tell(count: int) -> None:
@@ -236,7 +239,7 @@ class _LaneWriter:
         self.out.put(f"{self.prefix}/checkpoint", self.archived.note() or b"")
         for size in self.archived.kept_sizes():
             self.out.put(f"{self.prefix}/checkpoints/{size:020d}", self.archived.kept(size))
-        return report.keyring
+        return report.told()
 
     def exported(self) -> ExportedLane:
         return ExportedLane(
@@ -284,6 +287,21 @@ class _LaneWriter:
                 self.out.put(f"{self.prefix}/{tile_path(level, index, width)}", data)
             if width and level == 0 and self.selection.everything:
                 self.out.put(f"{self.prefix}/{entries_path(index, width)}", self.edge.bundle)
+
+
+def _check_together(pinned: list[_Pinned], reports: list[LaneReport]) -> Keyring:
+    """The newest keyring of all lanes. Raises ExportFailed where the lanes do not agree on what all of them have."""
+    keyring = max((report.keyring for report in reports if report.keyring is not None), key=lambda k: k.version)
+    problems = across_lanes(reports)
+    for archived in pinned:
+        problems += by_newest_keyring(archived, archived.note() or b"", keyring)
+    if problems:
+        listed = "; ".join(f"lane {p.lane}: {p.code}: {p.detail}" for p in problems[:3])
+        raise ExportFailed(
+            f"the lanes do not verify together: {listed}. Nothing was exported; if a keyring has just changed, try "
+            "again; `ai-infra audit verify --from archive` names everything"
+        )
+    return keyring
 
 
 def _write_beside(
