@@ -7,10 +7,12 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
+from tests.unit.indexer.log_folder import unverified
 
 from ai_infra.errors import AiInfraError
 from ai_infra.events import schemas
@@ -20,7 +22,7 @@ from ai_infra.objects.reader import FolderReader
 from ai_infra.tlog.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from ai_infra.tlog.consistency_file import ConsistencyFile, verify_consistency_file
 from ai_infra.tlog.cosignature import cosign
-from ai_infra.tlog.exceptions import TlogError
+from ai_infra.tlog.exceptions import TlogError, WrongOrigin
 from ai_infra.tlog.growth import RightEdge, grow
 from ai_infra.tlog.note import COSIGNATURE, NoteSigner, VerifierKey
 from ai_infra.tlog.proof_file import LogProof, verify_log_proof
@@ -31,6 +33,7 @@ from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.entry import decode
 from ai_infra_indexer.proofs.checking import check_event_proof
+from ai_infra_indexer.proofs.entries import NotProven
 from ai_infra_indexer.proofs.evidence import Evidence
 from ai_infra_indexer.proofs.making import (
     NotProvable,
@@ -340,3 +343,31 @@ def test_a_size_without_a_signed_checkpoint_is_named(log: tuple[ArchivedLane, An
     key = VerifierKey(archived.origin, world.signers["audit-1"].public_key)
     note = kept_checkpoint(archived, 257)
     assert open_checkpoint(note, origin=archived.origin, log_keys=[key]).checkpoint.size == 257
+
+
+@pytest.mark.parametrize("number", ["1" * 5_000, "\N{ARABIC-INDIC DIGIT THREE}", "01", ""], ids=len)
+def test_a_lane_that_is_no_number_of_one_is_a_wrong_origin(log: Any, proof: bytes, number: str) -> None:
+    made = LogProof.parse(proof)
+    lane = made.checkpoint.split(b"\n", 1)[0].rpartition(b"/")[2]
+    checkpoint = made.checkpoint.replace(b"/lanes/%s\n" % lane, f"/lanes/{number}\n".encode(), 1)
+    with pytest.raises(WrongOrigin) as error:
+        check_event_proof(LogProof(made.index, made.hashes, checkpoint, made.extra).to_bytes(), log[1].roots)
+    assert len(error.value.message) < 500
+
+
+def test_an_event_that_was_entered_into_another_lane_than_its_own_is_not_proven_there(
+    tmp_path: Path, make_world: Callable[[], Any]
+) -> None:
+    world = make_world()
+    lane = (world.lane + 1) % LANES
+    origin = f"{ORIGIN}/lanes/{lane}"
+    records = [world.keyring_record(), world.say("orchestrator", world.queued())]
+    lines, _ = sequence(Head(lane, origin), [unverified(record) for record in records], world.chain())
+    other = SimpleNamespace(lane=lane, signers=world.signers)
+    archived = write_archive(tmp_path, other, [line.raw for line in lines])
+    data = prove_event(archived, opened(archived, world), 1, [0], lanes=LANES)
+    with pytest.raises(NotProven) as error:
+        check_event_proof(data, world.roots, log_origin=ORIGIN)
+    assert error.value.code == "wrong_lane"
+    broadcast = prove_event(archived, opened(archived, world), 0, [0], lanes=LANES)
+    assert check_event_proof(broadcast, world.roots, log_origin=ORIGIN).lane == lane

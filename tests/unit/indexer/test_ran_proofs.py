@@ -15,6 +15,7 @@ from tests.unit.indexer.test_proofs import LANES, ORIGIN, opened, write_archive
 from ai_infra.errors import AiInfraError
 from ai_infra.events.event import Event
 from ai_infra.events.generated import DeploymentCause, Environment, JobStatusKind
+from ai_infra.tlog.exceptions import BadProof
 from ai_infra.tlog.proof_file import LogProof
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.proofs import ran
@@ -70,6 +71,17 @@ def changed(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
     said = orjson.loads(proof.extra or b"")
     change(said["ran"])
     return replace(proof, extra=orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).to_bytes()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"between": []}, {"between": 5}, {"at": 2**63 - 1}, {"at": -(2**62)}, {"at": 253_402_300_800_000}],
+    ids=str,
+)
+def test_what_is_no_time_and_no_evidence_is_a_bad_proof(log: Log, changes: dict[str, Any]) -> None:
+    data = changed(log.prove(FIRST, log.time(FIRST)), lambda ran: ran.update({"between": None} | changes))
+    with pytest.raises(BadProof):
+        log.check(data)
 
 
 @pytest.mark.parametrize("at", [FIRST, FIRST + 1, DEV, SECOND - 1])

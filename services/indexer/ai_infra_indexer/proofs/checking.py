@@ -38,6 +38,8 @@ from ai_infra_indexer.replay import BadEntry, LaneVerifier, check_chain_signatur
 from ai_infra_indexer.sequence import line_of
 
 _LANES: Final = "/lanes/"
+_LANE_DIGITS: Final = 4  # a log has at most 1,024 lanes
+_SHOWN: Final = 200  # characters of a wrong origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +145,9 @@ def _place(note: bytes, log_origin: str | None) -> tuple[str, int]:
     """The lane's origin, and the lane. What the note says of itself counts only once it is opened by that name."""
     said = Checkpoint.parse(parse_note(note).text).origin
     base, mark, number = said.rpartition(_LANES)
-    if not mark or not number.isdecimal() or lane_origin(base, int(number)) != said:
-        raise WrongOrigin(f"expected a checkpoint of a lane, `<log>/lanes/<p>`; this one is of {said}")
+    known = mark and number.isdecimal() and len(number) <= _LANE_DIGITS
+    if not known or lane_origin(base, int(number)) != said:
+        raise WrongOrigin(f"expected a checkpoint of a lane, `<log>/lanes/<p>`; this one is of {said[:_SHOWN]}")
     if log_origin is not None and base != log_origin:
         raise WrongOrigin(f"expected a proof from the log {log_origin}, this one is from {base}")
     return said, int(number)

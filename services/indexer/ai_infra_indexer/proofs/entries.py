@@ -6,6 +6,7 @@ from typing import Any
 
 from ai_infra.events.event import Event
 from ai_infra.events.exceptions import EventError
+from ai_infra.events.keys import BROADCAST_TOPICS
 from ai_infra.trust.exceptions import KeyringError, TrustError
 from ai_infra_indexer.entry import Entry, decode
 from ai_infra_indexer.exceptions import IndexerError, MalformedEntry
@@ -19,13 +20,20 @@ class NotProven(IndexerError):
 
 
 def decoded(raw: bytes, lane: int, what: str) -> Entry:
-    """The entry, if it is one and says that it is of this lane."""
+    """The entry, if it is one, says that it is of this lane, and belongs there."""
     try:
         entry = decode(raw)
     except MalformedEntry as error:
         raise NotProven(f"{what} is no log entry: {error}", code=error.code) from error
     if entry.lane != lane:
         raise NotProven(f"{what} says that it is of lane {entry.lane}, the checkpoint is of {lane}", code="misplaced")
+    home = 0 if entry.type in BROADCAST_TOPICS else lane
+    if entry.partition != home:
+        raise NotProven(
+            f"{what} is entered into lane {lane} and of partition {entry.partition}, expected {home}: it belongs into "
+            "another lane",
+            code="wrong_lane",
+        )
     return entry
 
 

@@ -18,6 +18,7 @@ from ai_infra.tlog.note import decode_base64
 
 VERSION: Final = 1
 _KEYS: Final = frozenset({"entry", "keyrings", "lanes", "schema", "v"})
+_LAST_MS: Final = 253_402_300_799_999
 _RAN_KEYS: Final = frozenset({"at", "between", "next"})
 _BETWEEN_KEYS: Final = frozenset({"consistency", "entries", "frontier"})
 
@@ -125,12 +126,14 @@ def _ran(ran: Ran) -> dict[str, Any]:
 
 
 def _read_ran(said: Any) -> Ran:
-    if not isinstance(said, dict) or said.keys() != _RAN_KEYS or type(said["at"]) is not int:
-        raise BadProof(f"expected `ran` with {', '.join(sorted(_RAN_KEYS))}, and `at` a number")
+    if not isinstance(said, dict) or said.keys() != _RAN_KEYS:
+        raise BadProof(f"expected `ran` with {', '.join(sorted(_RAN_KEYS))}")
+    if type(said["at"]) is not int or not 0 <= said["at"] <= _LAST_MS:
+        raise BadProof(f"expected `at` of `ran` as milliseconds since 1970, at most {_LAST_MS}, which is the year 9999")
     between, following = said["between"], said["next"]
     if between is not None and following is not None:
         raise BadProof("expected either all entries in between, or the next change; both are there")
-    if between is not None and between.keys() != _BETWEEN_KEYS:
+    if between is not None and (not isinstance(between, dict) or between.keys() != _BETWEEN_KEYS):
         raise BadProof(f"expected `between` with {', '.join(sorted(_BETWEEN_KEYS))}")
     return Ran(
         said["at"],
