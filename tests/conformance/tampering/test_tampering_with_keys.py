@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from tests.conformance.tampering.forging import Forger, Header, long_delegation, sign_header, with_delegation
 from tests.conformance.tampering.tampering import NOWHERE, Case, by_audit, by_verifier, check
-from tests.unit.indexer.log_folder import LogFolder, model_in
+from tests.unit.indexer.log_folder import LANES, ORIGIN, LogFolder, model_in, unverified
 
+from ai_infra.bus.refusing import Sender, refusal
 from ai_infra.events import generated as g
 from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.codec import encode_body
@@ -23,6 +24,7 @@ from ai_infra.events.event import Record
 from ai_infra.trust.keyring import Grant, Keyring, Revocation
 from ai_infra.trust.keyring_document import sign_keyring
 from ai_infra.trust.signers import LocalSigner
+from ai_infra_indexer.export import verify as verifier
 
 DAY_MS = 86_400_000
 NEXT = 9  # position of what is entered after the story of lane 1
@@ -414,6 +416,23 @@ INSIDE = [
 @pytest.mark.parametrize("case", INSIDE, ids=lambda case: case.name)
 def test_what_was_never_signed_or_allowed_is_found(log: LogFolder, tmp_path: Any, case: Case) -> None:
     check(log, tmp_path, case)
+
+
+def test_an_event_that_the_log_says_it_refused_is_listed_as_not_checked(log: LogFolder, tmp_path: Any) -> None:
+    """Whoever has the log's key can withhold an event and say so: that is no hole, and no proof either."""
+    forger, world = Forger.of(log, tmp_path / "copy"), log.worlds[1]
+    event, reason = unverified(forger.log.records[1][2]), g.Reason(code="bad_signature", detail="so says the log")
+    said = refusal(Sender.of(event), event.type, (reason,), service="indexer", rules="indexer/v1")
+    del forger.log.records[1][2]
+    forger.append(1, forger.world(1).say("indexer", said), hour_later(forger))
+    roots = verifier.Roots(dict(world.roots.keys), world.roots.threshold)
+    found = verifier.verify(str(forger.root), roots, ORIGIN, LANES, 1)
+    assert found["problems"] == []
+    assert found["refused"] == [
+        "lane 1: number 1 of trainer/1 epoch 1 is not in the log: at position 8 the log says that it refused it "
+        "(bad_signature)"
+    ]
+    assert found["refused"][0] in verifier.summary(found, roots, inside=False).partition("NOT checked:")[2]
 
 
 def test_a_text_that_looks_like_a_keyring_is_none(log: LogFolder, tmp_path: Any) -> None:

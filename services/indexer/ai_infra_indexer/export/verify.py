@@ -1031,7 +1031,7 @@ class Completeness:
 
     def __init__(self) -> None:
         self.numbers: dict[tuple[str, int], dict[int, Said]] = {}
-        self.refused: set[bytes] = set()
+        self.refused: dict[bytes, str] = {}  # half of a refused event's hash, and where the log says so, and why
         self.ids: dict[str, int] = {}
         self.newest_ms = 0
 
@@ -1050,13 +1050,20 @@ class Completeness:
             known.position == e.position, code, f"number {s['seq']} of {s['producer']} is at position {known.position}"
         )
         if s["topic"] == "event.refused" and event.body.get("service") == "indexer":
-            self.refused.add(bytes.fromhex(str(event.body["event_hash"]))[:16])  # the log itself says why it has a hole
+            # The log itself says why it has a hole. That is its word: the event is not here, so nobody can judge it.
+            why = ", ".join(str(reason["code"]) for reason in event.body["reasons"][:4])
+            where = f"at position {e.position} the log says that it refused it ({why})"
+            self.refused.setdefault(bytes.fromhex(str(event.body["event_hash"]))[:16], where)
 
     def end(self, report: Report) -> None:
         for (producer, epoch), numbers in sorted(self.numbers.items()):
             expected = 1
             for seq, said in sorted(numbers.items()):
-                last = seq - 2 if said.prev in self.refused else seq - 1
+                excused = expected < seq and said.prev in self.refused
+                last = seq - 2 if excused else seq - 1
+                if excused:
+                    what = f"lane {report.lane}: number {seq - 1} of {producer} epoch {epoch} is not in the log"
+                    report.refused.append(f"{what}: {self.refused[said.prev]}")
                 if expected <= last:
                     what = f"{producer} epoch {epoch}: {expected} to {last} are not in the log, {seq} is"
                     if self.newest_ms - said.append_ms >= SETTLED_MS:
@@ -1079,6 +1086,7 @@ class Report:
         self.lane = lane
         self.problems: list[Problem] = []
         self.open: list[str] = []
+        self.refused: list[str] = []
 
     def add(self, position: int | None, code: str, detail: str) -> None:
         if code == "no_keyring" and any(problem.code == code for problem in self.problems):
@@ -1505,6 +1513,7 @@ def verify(path: str, roots: Roots, origin: str | None, lanes: int | None, proce
     for lane_ in done:
         report.problems += lane_.report.problems
         report.open += lane_.report.open
+        report.refused += lane_.report.refused
     ring = max((lane_.newest for lane_ in done if lane_.rings), key=lambda ring: ring.version, default=None)
     if ring is not None:
         bare = check_companions(folder, ring, {name for lane_ in done for name in lane_.chain_keys}, report)
@@ -1530,6 +1539,7 @@ def verify(path: str, roots: Roots, origin: str | None, lanes: int | None, proce
         "lanes": [lane_.shown for lane_ in done],
         "problems": [problem._asdict() for problem in report.problems],
         "open": report.open,
+        "refused": report.refused,
         "unsure": unsure,
     }
 
@@ -1553,6 +1563,7 @@ def summary(r: dict[str, Any], roots: Roots, inside: bool) -> str:
     lines += ["NOT checked:", *(f"  {text}" for text in r["unsure"])]
     lines += ["  the root keys: they lie in the folder itself, which so only agrees with itself"] if inside else []
     lines += [f"  too near the end of the log to be judged: {text}" for text in r["open"]]
+    lines += [f"  whether the log had to refuse an event that it does not show: {text}" for text in r["refused"]]
     if r["selection"]:
         lines.append("  what the selection leaves out: other entries, withheld numbers, keyrings that were not shown")
     lines += [
