@@ -23,7 +23,8 @@ from ai_infra.trust.init import init_keys
 from ai_infra.trust.signers import LocalSigner
 from ai_infra_indexer.archive import LaneArchive
 from ai_infra_indexer.audit import LaneReport, audit_archive, audit_versions, shared_history
-from ai_infra_indexer.audit.versions import CHECKED
+from ai_infra_indexer.audit.versions import CHECKED, LOOKED_BACK, older_heads_of_all, versions_of_heads
+from ai_infra_indexer.audit.vouched import read_heads
 from ai_infra_indexer.exceptions import Forked
 from ai_infra_indexer.store import ensure_lane, record_versions, recorded_versions
 
@@ -49,10 +50,11 @@ class Bucket:
     def place(self, path: str) -> str:
         return f"{self.uri}/{path}" if path.startswith(("schemas/", "heads")) else f"{self.uri}/lanes/0/{path}"
 
-    def cover(self, path: str, data: bytes) -> None:
+    def cover(self, path: str, data: bytes, *, times: int = 1) -> None:
         """A newer version, whatever was there."""
         bucket, _, key = self.place(path).removeprefix("s3://").partition("/")
-        self.store.client.put_object(Bucket=bucket, Key=key, Body=data)
+        for _ in range(times):
+            self.store.client.put_object(Bucket=bucket, Key=key, Body=data)
 
     def mark(self, path: str) -> None:
         self.store.delete(self.place(path))
@@ -123,6 +125,10 @@ COVERS: dict[str, tuple[Callable[[Bucket], Any], set[tuple[int | None, str]]]] =
         {(None, "bad_checkpoint")},
     ),
     "an older checkpoint": (lambda b: b.cover("checkpoint", b.head(256)), {(None, "rolled_back")}),
+    "an older checkpoint, again and again": (
+        lambda b: b.cover("checkpoint", b.head(256), times=LOOKED_BACK + 2),
+        {(None, "rolled_back")},
+    ),
     "a checkpoint, put back by the writer": (
         lambda b: (b.cover("checkpoint", b"junk"), b.cover("checkpoint", b.head(LONG))),
         {(None, "foreign_version")},
@@ -144,7 +150,7 @@ def test_what_covers_a_locked_object_is_named_and_the_log_is_read_below_it(bucke
     report = bucket.audited()
     assert {(p.position, p.code) for p in report.problems} == expected, report.problems
     assert report.versions == CHECKED
-    assert report.entries == (256 if what == "an older checkpoint" else LONG)
+    assert report.entries == (256 if what.startswith("an older checkpoint") else LONG)
 
 
 def test_a_schema_and_the_heads_that_are_covered_are_named(bucket: Bucket) -> None:
@@ -154,6 +160,25 @@ def test_a_schema_and_the_heads_that_are_covered_are_named(bucket: Bucket) -> No
     bucket.mark("heads")
     assert {p.code for p in shared_history(reader).problems} == {"another_version", "delete_marker"}
     assert bucket.audited().problems == [], "the schemas are read below it"
+
+
+def test_older_heads_are_found_to_cover_the_newest_and_a_stranger_s_to_be_one(bucket: Bucket) -> None:
+    reader, world = BucketReader(bucket.store, bucket.uri), bucket.log.worlds[0]
+    keyring, shorter = world.keyring, bucket.log.heads({0: (256, bytes(32))})
+
+    def named() -> set[tuple[int | None, str]]:
+        versions = versions_of_heads(reader)
+        heads, problems = read_heads(reader, ORIGIN, keyring)
+        assert heads is not None
+        problems += older_heads_of_all(reader, ORIGIN, keyring, heads.heads, versions)
+        return {(problem.lane, problem.code) for problem in problems}
+
+    assert named() == set()
+    bucket.cover("heads", shorter, times=LOOKED_BACK + 2)
+    assert named() == {(0, "rolled_back")}
+    bucket.cover("heads", b"junk")
+    bucket.cover("heads", bucket.log.heads())
+    assert named() == {(None, "foreign_version")}
 
 
 def test_the_recorded_version_counts_and_one_that_is_gone_is_missed(bucket: Bucket) -> None:

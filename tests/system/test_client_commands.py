@@ -15,7 +15,7 @@ from ai_infra.cli.main import main
 from ai_infra.client import Client
 from ai_infra.devstack import Stack
 from ai_infra.devstack.waiting import wait_until
-from ai_infra.readmodel import ReadModel
+from ai_infra.readmodel import ReadModel, connect
 from ai_infra.settings import Settings
 
 Run = Callable[..., Any]
@@ -120,6 +120,16 @@ def test_what_ran_then_is_proven_by_a_file_to_whoever_has_the_root_keys(
     file = tmp_path / "then.tlog-proof"
     told = ai_infra("what-ran", model, "--at", first["applied_at"], "--proof", str(file), "--json")
     assert (told["ran"]["revision"], told["ran"]["shown_by"]) == (1, "every_entry")
+    change = "UPDATE deployments SET stable_artifact_id = %s WHERE model = %s AND env = 'prod' AND revision = 1"
+    other = tmp_path / "other.tlog-proof"
+    with connect(settings.database.url, autocommit=True) as connection:
+        assert connection.execute(change, ("another", model)).rowcount == 1
+        try:
+            with pytest.raises(RuntimeError, match="is another in Postgres"):
+                ai_infra("what-ran", model, "--at", first["applied_at"], "--proof", str(other), "--json")
+        finally:
+            connection.execute(change, (first["artifact_id"], model))
+    assert not other.exists()
     monkeypatch.delenv("AI_INFRA_DATABASE_URL")
     monkeypatch.setenv("AI_INFRA_ARCHIVE_BUCKET", "no-such-bucket")
     checked = ai_infra("audit", "verify", "--proof", str(file), "--roots", str(settings.keys.roots), "--json")

@@ -217,3 +217,15 @@ def test_a_changed_row_is_found_and_placed(log: LogFolder, rows: Rows, what: str
     change, position, code, archive = CASES[what]
     change(rows, log)
     assert (position, code) in found(log, rows, archive=archive)
+
+
+def test_an_archive_that_shows_less_than_postgres_has_noted_was_rolled_back(
+    log: LogFolder,  # noqa: F811
+    rows: Rows,
+) -> None:
+    note = log.note(0, LONG + 5, bytes(32)).decode()
+    noted = "UPDATE lane_progress SET checkpoint_size = %s, checkpoint_note = %s WHERE lane = 0"
+    rows.execute(noted, (LONG + 5, note))
+    assert found(log, rows, archive=True) == {(None, "rolled_back")}
+    rows.execute(noted, (LONG + 5, log.note(0, LONG + 5, bytes(32), audit=LocalSigner.fresh("audit-1")).decode()))
+    assert found(log, rows, archive=True) == set(), "a stranger's word makes nobody look for what never was"

@@ -113,4 +113,6 @@ class Version:
     latest: bool
     delete_marker: bool
     bytes: int
+    etag: str
+    """The same for the same content; empty for a delete marker."""
     modified: datetime

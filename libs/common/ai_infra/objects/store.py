@@ -288,6 +288,7 @@ class ObjectStore:
                         latest=bool(item["IsLatest"]),
                         delete_marker=kind == "DeleteMarkers",
                         bytes=int(item.get("Size", 0)),
+                        etag=str(item.get("ETag", "")),
                         modified=item["LastModified"],
                     )
 

@@ -72,7 +72,11 @@ def audit_postgres(
     """
     began = time.monotonic()
     report = LaneReport(lane, "postgres")
-    # The checkpoint before the rows: the log may grow meanwhile, and what is covered was in Postgres before it was.
+    noted = connection.execute(
+        "SELECT checkpoint_size, checkpoint_note FROM lane_progress WHERE lane = %s", (lane,)
+    ).fetchone()
+    # What was noted before the checkpoint is read: it was in the archive first. The checkpoint before the rows: the log
+    # may grow meanwhile, and what is covered was in Postgres before it was.
     comparison = _Comparison(archived, report)
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -107,6 +111,7 @@ def audit_postgres(
             f"{replay.head.head_hash}",
         )
     comparison.end(replay, low)
+    comparison.check_noted(replay, *(noted or (0, "")))
     report.seconds = time.monotonic() - began
     return report
 
@@ -279,6 +284,18 @@ class _Comparison:
                 "indexer, which fills it up, or rebuild",
             )
         self._report.checkpoint_size = self._size
+
+    def check_noted(self, replay: Replay, size: int, note: str) -> None:
+        """A checkpoint that Postgres has noted was in the archive before, and is covered by none that is older."""
+        if self._archived is None or size <= self._size or not replay.keyrings.latest_version:
+            return
+        try:
+            head = self._archived.checkpoint(note.encode(), replay.keyrings.latest).checkpoint
+        except (TlogError, UnicodeDecodeError):
+            return  # no word of the log's
+        if head.size > self._size:
+            detail = f"Postgres has noted a checkpoint of size {head.size}; the archive shows one of {self._size}"
+            self._report.add(None, "rolled_back", detail)
 
     def _check_low_water(self, low: Head) -> None:
         """Rows may only be gone where the archive has them, and the rest must go on from there."""

@@ -15,17 +15,22 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ai_infra.objects.exceptions import ObjectsError, ObjectsUnavailable
+from ai_infra.objects.lane_files import note_at
 from ai_infra.objects.model import Version
 from ai_infra.objects.reader import BucketReader, ObjectReader
 from ai_infra.tlog.checkpoint import Checkpoint
 from ai_infra.tlog.exceptions import BadTile, TlogError
+from ai_infra.tlog.heads import Heads, heads_origin, open_heads
 from ai_infra.tlog.note import parse_note
 from ai_infra.tlog.tiles import TILE_WIDTH, parse_path, tile_width
+from ai_infra.trust.keyring import Keyring
+from ai_infra.trust.log_keys import audit_keys
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.audit.report import LaneReport, Problem
+from ai_infra_indexer.heads import PATH as HEADS
 
 CHECKED: Final = "checked"
-LOOKED_BACK: Final = 16  # versions of a checkpoint that are read: one every two seconds is written, kept for days
+LOOKED_BACK: Final = 16  # contents of a checkpoint, or of the heads, that are read: one a second is written
 TRIED: Final = 3  # of those, by how many a lane is read where the newest one does not verify
 _CHECKPOINT: Final = "checkpoint"
 
@@ -208,7 +213,7 @@ def _older_heads(reader: ObjectReader, origin: str, heads: Sequence[Version], re
     """The versions of the checkpoint before the one that was read: each the log's own, and none larger."""
     if report.keyring is None or report.checkpoint_size is None:
         return
-    for version in heads[:LOOKED_BACK]:
+    for version in _contents(heads):
         archived = ArchivedLane(_at(reader, {_head_path(report.lane): version.version_id}), origin, report.lane)
         try:
             size = archived.checkpoint(archived.note() or b"", report.keyring).checkpoint.size
@@ -221,6 +226,40 @@ def _older_heads(reader: ObjectReader, origin: str, heads: Sequence[Version], re
         if size > report.checkpoint_size:
             detail = f"the checkpoint of {_when(version)} had size {size}; one of {report.checkpoint_size} covers it"
             yield Problem(report.lane, report.source, None, "rolled_back", detail)
+
+
+def versions_of_heads(reader: ObjectReader) -> list[Version]:
+    """The versions of the signed heads, the newest first. To be asked for before the heads themselves are read: a log
+    that grows meanwhile is not older for it."""
+    found = dict(_grouped(reader, HEADS, History())).get(HEADS, [])
+    return [version for version in found if not version.delete_marker]
+
+
+def older_heads_of_all(
+    reader: ObjectReader, log_origin: str, keyring: Keyring, shown: Heads, versions: Sequence[Version]
+) -> list[Problem]:
+    """What is wrong with these versions of the signed heads: each should be the log's own, and none have more."""
+    origin, problems = heads_origin(log_origin), list[Problem]()
+    keys = audit_keys(keyring, origin)
+    for version in _contents(versions):
+        note = note_at(_at(reader, {HEADS: version.version_id}), HEADS) or b""
+        try:
+            older = open_heads(note, origin=origin, log_keys=keys).heads
+        except (TlogError, UnicodeDecodeError) as error:
+            detail = f"version {version.version_id} of the heads, of {_when(version)}, is not the log's: {error}"
+            problems.append(Problem(None, "archive", None, "foreign_version", detail))
+            continue
+        for lane, (was, now) in enumerate(zip(older.lanes, shown.lanes, strict=False)):
+            if was.size > now.size:
+                detail = f"the heads of {_when(version)} had size {was.size}; those with {now.size} cover them"
+                problems.append(Problem(lane, "archive", None, "rolled_back", detail))
+    return problems
+
+
+def _contents(versions: Sequence[Version]) -> list[Version]:
+    """A version of each content, those first that have come last: who puts older ones back a hundred times hides the
+    newest behind none of them."""
+    return list({version.etag: version for version in reversed(versions)}.values())[::-1][:LOOKED_BACK]
 
 
 def _head_path(lane: int) -> str:

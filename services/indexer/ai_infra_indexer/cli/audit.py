@@ -35,7 +35,7 @@ from ai_infra_indexer.audit import (
 from ai_infra_indexer.audit.across import across_lanes, by_newest_keyring
 from ai_infra_indexer.audit.report import MAX_PROBLEMS
 from ai_infra_indexer.audit.topic import Comparison, Told, told_of
-from ai_infra_indexer.audit.versions import CHECKED
+from ai_infra_indexer.audit.versions import CHECKED, older_heads_of_all, versions_of_heads
 from ai_infra_indexer.audit.vouched import Vouched, against_heads, against_witnesses, read_cosignatures, read_heads
 from ai_infra_indexer.cli.options import (
     Archive,
@@ -237,7 +237,10 @@ def _against_others(
     if keyring is None:
         return [], []  # nothing in the archive verifies, which is said already
     witnesses, quorum = configured_witnesses(settings), settings.log.witness_quorum
+    versions = versions_of_heads(reader)
     heads, problems = read_heads(reader, origin, keyring)
+    if heads is not None:
+        problems += older_heads_of_all(reader, origin, keyring, heads.heads, versions)
     vouched: list[Vouched] = []
     for number in lanes:
         archived = ArchivedLane(reader, origin, number)

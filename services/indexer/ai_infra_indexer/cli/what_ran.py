@@ -11,7 +11,7 @@ import typer
 
 from ai_infra.cli.asking import BEHIND, reading, score
 from ai_infra.cli.output import Json, fail, note, progress, record, show, stack
-from ai_infra.readmodel.rows import Running
+from ai_infra.readmodel.rows import DeploymentRow, Running
 from ai_infra.settings import load_settings
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.cli.lane_keyrings import lane_keyring
@@ -19,6 +19,7 @@ from ai_infra_indexer.cli.options import archive_reader, pinned_roots
 from ai_infra_indexer.cli.proof import shown_lines
 from ai_infra_indexer.proofs.checking import ProvenEvent, check_event_proof
 from ai_infra_indexer.proofs.making import prove_event
+from ai_infra_indexer.proofs.ran import ProvenRan
 
 
 def what_ran(
@@ -46,6 +47,13 @@ def what_ran(
     if proof is not None:
         with progress("reading the archive"):
             data, proven = _prove(running, when or datetime.now(UTC))
+        if differences := _against(running.deployment, proven.ran):
+            fail(
+                f"Postgres and the log differ about revision {running.deployment.revision}: {'; '.join(differences)}. "
+                "Nothing was written. `ai-infra rebuild --parity` names all such rows; `ai-infra db reproject` makes "
+                "them anew from the log",
+                code="differs_from_log",
+            )
         proof.write_bytes(data)
     show(
         {**_data(running), **({"proof": proof, "ran": proven.ran} if proven is not None else {})},
@@ -77,6 +85,18 @@ def _prove(running: Running, at: datetime) -> tuple[bytes, ProvenEvent]:
         following=following.position if following is not None else None,
     )
     return data, check_event_proof(data, pinned, log_origin=settings.log.origin)
+
+
+def _against(row: DeploymentRow, proven: ProvenRan | None) -> list[str]:
+    """What the row says otherwise than the entry that proves it."""
+    if proven is None:
+        return []
+    names = ("model", "env", "revision", "stable_artifact_id", "candidate_artifact_id", "candidate_percent")
+    return [
+        f"{name} is {getattr(row, name)} in Postgres, {getattr(proven, name)} in the log"
+        for name in names
+        if getattr(row, name) != getattr(proven, name)
+    ]
 
 
 def _data(running: Running) -> dict[str, object]:
