@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
@@ -46,8 +47,8 @@ def run(copy: Forger, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "roots.json").write_text(roots_text(copy.world().roots))
 
-    def call(*arguments: Any) -> tuple[int, str]:
-        where = ["--archive", copy.root, "--origin", ORIGIN, "--roots", tmp_path / "roots.json"]
+    def call(*arguments: Any, options: Sequence[Any] = ()) -> tuple[int, str]:
+        where = options or ["--archive", copy.root, "--origin", ORIGIN, "--roots", tmp_path / "roots.json"]
         with pytest.raises(SystemExit) as ended:
             program.main(["audit", *(str(a) for a in (*arguments, *where))])
         out, err = capsys.readouterr()
@@ -162,3 +163,39 @@ def test_the_time_of_the_signed_heads_settles_a_gap_of_one_lane(run: Run, copy: 
     later = replace(heads, time_ms=int(copy.world(1).clock.timestamp() * 1000) + 3_600_000)
     put(copy.root / "heads", sign_heads(later, [NoteSigner(heads.origin, copy.signer("audit-1"))]))
     assert run("complete", "--lane", "1")[0] == 1
+
+
+@pytest.mark.parametrize("written", [b"\xff\xfe\n", b"\x1b[2J\n", "\N{CONTROL SEQUENCE INTRODUCER}2J\n".encode()])
+@pytest.mark.parametrize("path", ["lanes/1/checkpoint", "heads"])
+def test_what_is_no_text_is_not_printed(path: str, written: bytes, run: Run, copy: Forger) -> None:
+    put(copy.root / path, written)
+    where = ["--archive", copy.root, "--origin", ORIGIN]
+    found = run("checkpoint", "--json", options=where)
+    assert code_of(found) == (1, "malformed_note")
+    assert "\x1b" not in run("checkpoint", options=where)[1]
+
+
+def a_loop(place: Path) -> None:
+    place.symlink_to(place.name)
+
+
+def a_link_out(place: Path) -> None:
+    outside = next(folder for folder in place.parents if folder.name == "copy").with_name("outside")
+    outside.write_bytes(b"what nobody should read")
+    place.symlink_to(outside)
+
+
+@pytest.mark.parametrize("make", [a_loop, a_link_out, os.mkfifo])
+def test_what_is_no_file_of_the_copy_is_an_error_of_that_object_alone(
+    make: Callable[[Path], None], run: Run, copy: Forger
+) -> None:
+    for path in ("tile/entries/000.p/9", "checkpoint"):
+        place = copy.path(path, 1)
+        place.unlink()
+        make(place)
+        code, said = run("verify", "--json")
+        assert code == 1
+        told = json.loads(said)
+        assert {p["lane"] for p in told["problems"]} == {1}
+        assert {"missing_bundle", "no_checkpoint"} & {p["code"] for p in told["problems"]}
+        assert [r["entries"] for r in told["lanes"] if r["lane"] != 1] == [300, 9, 9]

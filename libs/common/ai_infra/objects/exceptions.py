@@ -17,6 +17,12 @@ class NotFound(ObjectsError):
     code = "object_not_found"
 
 
+class NotAFile(NotFound):
+    """What lies there in a folder is no file of it: a link that leads out or to itself, a pipe, a device."""
+
+    code = "not_a_file"
+
+
 class Conflict(ObjectsError):
     """Something else is there: other content under a name that is written once, or a newer version than expected."""
 

@@ -1,17 +1,19 @@
 """Reading an archive, wherever it lies: a bucket, or a folder that an auditor copied. Read-only.
 
-Paths are relative to the archive's root and never lead out of it. Like everything read from the outside, what comes
-back is believed only after it has been verified.
+Paths are relative to the archive's root and never lead out of it; a link that does is no file of it. Like everything
+read from the outside, what comes back is believed only after it has been verified.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from ai_infra.objects.exceptions import BadUri, NotFound, ObjectsUnavailable, TooLarge
+from ai_infra.objects.exceptions import BadUri, NotAFile, NotFound, ObjectsUnavailable, TooLarge
 from ai_infra.objects.model import Digest, Version
 from ai_infra.objects.store import DEFAULT_MAX_BYTES, ObjectStore
 from ai_infra.objects.upload import file_digest
@@ -101,7 +103,11 @@ class FolderReader:
         """The bytes at a path."""
         file = self._file(path)
         try:
-            with file.open("rb") as opened:
+            # A pipe would keep its reader waiting for ever: it is opened without that, and looked at before it is read.
+            with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
+                mode = os.fstat(opened.fileno()).st_mode
+                if not stat.S_ISREG(mode):
+                    raise NotAFile(f"{path} in {self.uri} is a pipe or a device, not a file")
                 data = opened.read(max_bytes + 1)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise NotFound(f"{path} is not in {self.uri}") from None
@@ -113,7 +119,10 @@ class FolderReader:
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """The paths that start with `prefix`."""
-        below = self._file(prefix.rpartition("/")[0]) if "/" in prefix else self._root
+        try:
+            below = self._file(prefix.rpartition("/")[0]) if "/" in prefix else self._root
+        except NotAFile:
+            return
         if not below.is_dir():
             return
         paths = (file.relative_to(self._root).as_posix() for file in below.rglob("*") if file.is_file())
@@ -121,7 +130,10 @@ class FolderReader:
 
     def exists(self, path: str) -> bool:
         """Whether something is at the path."""
-        return self._file(path).is_file()
+        try:
+            return self._file(path).is_file()
+        except NotAFile:
+            return False
 
     def sha256(self, path: str, *, max_bytes: int | None = None) -> Digest:
         """Hash what is at the path."""
@@ -133,9 +145,14 @@ class FolderReader:
         return file_digest(file)
 
     def _file(self, path: str) -> Path:
-        file = (self._root / path).resolve()
-        if not file.is_relative_to(self._root):
+        if path.startswith("/") or ".." in path.split("/"):
             raise BadUri(f"{path!r} leads out of {self.uri}")
+        try:
+            file = (self._root / path).resolve()
+        except (OSError, RuntimeError) as error:  # a loop is the one or the other, by the version of Python
+            raise NotAFile(f"{path} in {self.uri} is a link that leads nowhere: {error}") from None
+        if not file.is_relative_to(self._root):
+            raise NotAFile(f"{path} in {self.uri} is a link that leads out of it: copy the file itself")
         return file
 
 

@@ -14,12 +14,13 @@ from ai_infra.objects.lane_files import note_at
 from ai_infra.objects.store import ObjectStore
 from ai_infra.settings import Settings, load_settings
 from ai_infra.tlog.checkpoint import Checkpoint
+from ai_infra.tlog.exceptions import MalformedNote
 from ai_infra.tlog.heads import lane_origin
 from ai_infra.tlog.note import parse_note
 from ai_infra.trust.log_keys import audit_keys
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.cli.lane_keyrings import lane_keyring
-from ai_infra_indexer.cli.options import Archive, Lane, Origin, RootKeys, archive_reader, pinned_roots
+from ai_infra_indexer.cli.options import Archive, Lane, Origin, RootKeys, archive_reader, lanes_to_read, pinned_roots
 from ai_infra_indexer.cosignatures import configured_witnesses, cosignature_path, take_in
 from ai_infra_indexer.heads import PATH
 from ai_infra_indexer.proofs.making import kept_checkpoint
@@ -45,23 +46,24 @@ def newest(
     if size is not None:
         if lane is None:
             fail("name the lane of that checkpoint with --lane", code="usage")
-        kept = kept_checkpoint(ArchivedLane(reader, name, lane), size).decode()
+        kept = _text(kept_checkpoint(ArchivedLane(reader, name, lane), size), f"checkpoint {size} of lane {lane}")
         show({"lane": lane, "checkpoint": kept}, json=json, table=kept)
         return
     witnesses = configured_witnesses(settings)
     found: list[dict[str, Any]] = []
-    for number in range(settings.log.lanes) if lane is None else (lane,):
+    for number in lanes_to_read(settings, lane):
         archived = ArchivedLane(reader, name, number)
         raw = archived.note()
         cosigned: dict[str, str | None] = {}
         for key in witnesses:
             try:
-                cosigned[key.name] = archived.beside(cosignature_path(key)).decode()
+                cosigned[key.name] = _text(archived.beside(cosignature_path(key)), f"cosignature of {key.name}")
             except NotFound:
                 cosigned[key.name] = None
-        found.append({"lane": number, "checkpoint": raw.decode() if raw is not None else None, "cosigned": cosigned})
+        text = None if raw is None else _text(raw, f"checkpoint of lane {number}")
+        found.append({"lane": number, "checkpoint": text, "cosigned": cosigned})
     note = note_at(reader, PATH)
-    heads = None if note is None else note.decode()
+    heads = None if note is None else _text(note, "heads file")
 
     def table() -> str:
         parts = [f["checkpoint"] or f"lane {f['lane']}: none yet\n" for f in found]
@@ -69,6 +71,20 @@ def newest(
         return "\n".join([*parts, heads or "heads: none yet\n"])
 
     show({"lanes": found, "heads": heads}, json=json, table=table)
+
+
+def _text(raw: bytes, what: str) -> str:
+    """A note as it may be printed: anybody may have written it, and a terminal obeys what isn't printable."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if not all(char == "\n" or char.isprintable() for char in text):
+        fail(
+            f"the {what} is no note: it has bytes that no text has. `ai-infra audit verify` says what else is wrong",
+            code=MalformedNote.code,
+        )
+    return text
 
 
 @checkpoint.command()
@@ -81,7 +97,7 @@ def keys(
     pinned = pinned_roots(settings, roots)
     name = origin or settings.log.origin
     found: list[dict[str, Any]] = []
-    for number in range(settings.log.lanes) if lane is None else (lane,):
+    for number in lanes_to_read(settings, lane):
         archived = ArchivedLane(reader, name, number)
         if archived.note() is None:
             continue
