@@ -131,7 +131,7 @@ def without_statement(copy: Copy) -> None:
 
 
 def deep(copy: Copy) -> None:
-    put(copy.folder / "index.json", b"[" * 1_000_000)
+    put(copy.folder / "index.json", b"[" * 900_000)
 
 
 def claim(**changes: Any) -> Callable[[Copy], None]:
@@ -161,7 +161,12 @@ TAMPERED: dict[str, tuple[str, str, Callable[[Copy], Any]]] = {
         lambda c: c.state(lambda _: None, c.log.worlds[0].signers["manifest-1"]),
     ),
     "an index that was not signed": ("all", "bad_statement", lambda c: edit(c, "index.json", lambda d: d + b" ")),
-    "an index of a million brackets": ("all", "bad_statement", deep),
+    "an index of many brackets": ("all", "bad_statement", deep),
+    "an index that is far too long": (
+        "all",
+        "too_large",
+        lambda c: c.state(lambda index: index.update(more=" " * (2 << 20))),
+    ),
     "a statement that is no JSON": ("all", "bad_statement", lambda c: edit(c, "statement.json", flip(0))),
     "a file changed": ("all", "changed_file", lambda c: edit(c, "README.txt", flip(3))),
     "a file gone": ("all", "missing_file", lambda c: (c.folder / "README.txt").unlink()),
@@ -235,6 +240,26 @@ def test_lanes_that_do_not_verify_together_are_not_exported(log: LogFolder, tmp_
         export(log, tmp_path / "out", Selection(), forger.root)
     one = export(log, tmp_path / "one", Selection(lane=1), forger.root)
     assert problems(log, one) == set(), "an export of one lane has nothing to be compared with"
+
+
+@pytest.mark.parametrize("signer", [None, LocalSigner.fresh("audit-1")])
+def test_an_index_that_the_log_has_not_signed_is_never_parsed(
+    log: LogFolder,
+    exports: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    signer: LocalSigner | None,
+) -> None:
+    """Parsed, it would take twenty-five times as much memory."""
+    parsed, parse = list[int](), verifier.parse_json
+    monkeypatch.setattr(verifier, "parse_json", lambda data, *args: (parsed.append(len(data)), parse(data, *args))[1])
+    copy = Copy(shutil.copytree(exports["all"], tmp_path / "copy"), log)
+    if signer is not None:
+        copy.state(lambda index: index.update(more=[[]] * 250_000), signer)
+    else:
+        put(copy.folder / "index.json", b"[" + b"[]," * 250_000 + b"[]]")
+    assert "bad_statement" in problems(log, copy.folder)
+    assert max(parsed) < 100_000
 
 
 def test_another_logs_name_is_not_taken(log: LogFolder, exports: dict[str, Path]) -> None:
