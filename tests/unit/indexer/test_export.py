@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -105,6 +106,30 @@ def test_a_complete_export_is_an_archive_again(log: LogFolder, whole: Path) -> N
     for lane in range(LANES):
         report = audit_archive(ArchivedLane(FolderReader(whole), ORIGIN, lane), log.worlds[0].roots, LANES)
         assert (report.problems, report.entries) == ([], len(log.raws[lane]))
+
+
+def test_a_file_of_the_readers_own_in_the_folder_is_told_and_spoils_nothing(
+    log: LogFolder, whole: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    put(folder / "YOUR-roots.json", b"{}")
+    put(folder / "notes/mine.txt", b"")
+    said = verified(log, folder)
+    assert (said["problems"], [text for text in said["unsure"] if "none of the export's" in text]) == (
+        [],
+        [f"a file that is none of the export's: {name!r}" for name in ("YOUR-roots.json", "notes/mine.txt")],
+    )
+    put(folder / "trust/roots.json", b"{}")
+    assert {p["code"] for p in verified(log, folder)["problems"]} == {"unlisted_file"}
+
+
+def test_a_copy_without_heads_is_told_apart(log: LogFolder, tmp_path: Path) -> None:
+    folder = shutil.copytree(log.root, tmp_path / "copy")
+    assert verified(log, folder)["unsure"] == []
+    (folder / "heads").unlink()
+    said = verified(log, folder)
+    assert (said["problems"], len(said["unsure"])) == ([], 1)
+    assert "there is no file heads" in said["unsure"][0]
 
 
 def positions(folder: Path, lane: int) -> list[int]:

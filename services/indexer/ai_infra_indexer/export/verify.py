@@ -1088,6 +1088,7 @@ class Report:
         self.problems: list[Problem] = []
         self.open: list[str] = []
         self.refused: list[str] = []
+        self.beside: list[str] = []
 
     def add(self, position: int | None, code: str, detail: str) -> None:
         if code == "no_keyring" and any(problem.code == code for problem in self.problems):
@@ -1149,7 +1150,8 @@ class Lane:
             self.report.add(None, bad.code, bad.why)
         except Exception as error:  # noqa: BLE001 - whatever bytes provoke here is named, and other lanes are checked
             self.report.add(None, "unreadable", f"{type(error).__name__} {str(error)[:80]}")
-        self.leaves, self.rows, self.completeness = None, None, Completeness()  # too large to be handed over
+        # Too large to be handed over.
+        self.leaves, self.rows, self.parts, self.completeness = None, None, [], Completeness()
         self.schemas, self.vouched = Schemas(self.folder), {}
         return self
 
@@ -1388,11 +1390,19 @@ def signed_by_the_log(job: Job, statement: Statement, lanes: list[int]) -> bool:
     return False
 
 
+# What a reader of a log may look for. Anything else in the folder was read by nobody here, and vouched for by nobody.
+LOG_FOLDERS = {"lanes", "schemas", "trust"}
+LOG_FILES = {"heads", "readme.txt", "roots.json", "signers.json", "verify.py"}
+
+
 def check_export(folder: Folder, index: dict[str, Any], lanes: list[Lane], report: Report) -> None:
     """Every file's hash, and what is claimed of each lane."""
     files = index["files"]
     for path in sorted(set(folder.files()) - set(files) - {"statement.json", "index.json"}):
-        report.add(None, "unlisted_file", f"{path[:200]!r} is in the folder, and the export does not name it")
+        if path.lower().split("/")[0] in LOG_FOLDERS or path.lower() in LOG_FILES:
+            report.add(None, "unlisted_file", f"{path[:200]!r} is in the folder, and the export does not name it")
+        else:
+            report.beside.append(f"{path[:200]!r}")
     for path, said in sorted(files.items()):
         try:
             same = folder.sha256(path, said["bytes"]) == said.get("sha256")
@@ -1558,6 +1568,10 @@ def verify(path: str, roots: Roots, origin: str | None, lanes: int | None, proce
                 check_heads(folder, job, done, ring)
         except Bad as bad:
             report.add(None, bad.code.replace("bad_checkpoint", "bad_heads"), f"heads: {bad.why}")
+    if not folder.has("heads"):
+        unsure.append("whether all lanes are shown as of one moment: there is no file heads")
+    beside = [*report.beside[:20], *(["and more"] if len(report.beside) > 20 else [])]
+    unsure += [f"a file that is none of the export's: {text}" for text in beside]
     return {
         "ok": not report.problems,
         "origin": origin,

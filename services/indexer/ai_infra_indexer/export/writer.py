@@ -51,10 +51,12 @@ _README = """This folder is {what} of the log
 
 Check it with Python 3.9 or newer (`pip install pynacl`) and the log's root keys, which you got by another way:
 
-    python verify.py . --roots YOUR-roots.json --origin {origin}
+    python verify.py . --roots ../YOUR-roots.json --origin {origin}
 
-It exits with 0 and says "Everything verifies." only if it does. Take verify.py from the project's release rather than
-from here if you don't trust whoever gave you this folder; roots.json is here for information only.
+Put nothing into the folder, YOUR-roots.json neither: what lies in it should be what was exported, and nothing else.
+It exits with 0 and says "Everything verifies." only if it does. If you don't trust whoever gave you this folder, take
+verify.py from the project's release rather than from here, and keep it elsewhere: Python imports what lies beside it.
+roots.json is here for information only.
 
 index.json      what is here: lanes, first and last entries, heads, every file's SHA-256
 statement.json  the log's signature over index.json
