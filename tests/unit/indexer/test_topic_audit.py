@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class Topics:
     def head(self, size: int, **changes: Any) -> None:
         """A published checkpoint."""
         root = changes.pop("root", None) or self.root(size)
-        self.say(self.log.note(0, size, root, **changes), size)
+        self.say(self.log.note(0, size, root, **changes), size, root)
 
     def root(self, size: int) -> bytes:
         edge = RightEdge()
@@ -50,9 +51,10 @@ class Topics:
             edge = grow(edge, self.log.raws[0][at : min(size, at + 256)]).edge
         return edge.root()
 
-    def say(self, note: bytes, size: int) -> None:
+    def say(self, note: bytes, size: int, root: bytes = b"") -> None:
         world = self.log.worlds[0]
-        body = AuditCheckpoint(log_lane=0, origin=f"{ORIGIN}/lanes/0", size=size, root="", note=note.decode())
+        told = base64.b64encode(root).decode()
+        body = AuditCheckpoint(log_lane=0, origin=f"{ORIGIN}/lanes/0", size=size, root=told, note=note.decode())
         session = world._session("indexer")
         signed = compose(
             body,
@@ -209,6 +211,12 @@ MANIPULATIONS: dict[str, tuple[Callable[[Topics], Any], int | None, str]] = {
     "a checkpoint that is none": (lambda t: t.say(b"junk", 1), None, "foreign_checkpoint"),
     "a message that is no checkpoint's event": (
         lambda t: t.heads.append(Record("audit.checkpoint", 0, 9, 0, b"x", b"junk", ())),
+        None,
+        "foreign_checkpoint",
+    ),
+    "an older checkpoint, said again": (lambda t: t.head(256), None, "disordered_checkpoint"),
+    "a checkpoint that is told as a larger one": (
+        lambda t: t.say(t.log.note(0, LONG, t.root(LONG)), 999_999, t.root(LONG)),
         None,
         "foreign_checkpoint",
     ),

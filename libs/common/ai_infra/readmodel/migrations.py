@@ -17,10 +17,11 @@ import psycopg
 
 import ai_infra
 from ai_infra.readmodel.connection import connect, where
-from ai_infra.readmodel.exceptions import MigrationError
+from ai_infra.readmodel.exceptions import DatabaseUnavailable, MigrationError
 
 # Any number that nobody else locks: the first eight bytes of SHA-256("ai-infra migrations"), signed.
 LOCK: Final = int.from_bytes(hashlib.sha256(b"ai-infra migrations").digest()[:8], "big", signed=True)
+LOCK_MS: Final = 5_000
 _NAME: Final = re.compile(r"(?P<version>[0-9]{4})_(?P<name>[a-z0-9_]+)\.sql")
 
 
@@ -83,12 +84,20 @@ def migrate(url: str) -> tuple[Migration, ...]:
                 if migration.version in done:
                     continue
                 with connection.transaction():
+                    # Behind one that waits for a long reader every other one would wait too.
+                    connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}".encode())
                     connection.execute(migration.sql.encode())
                     connection.execute(
                         "INSERT INTO schema_migrations (version, name, sha256) VALUES (%s, %s, %s)",
                         (migration.version, migration.name, migration.sha256),
                     )
                 applied.append(migration)
+        except psycopg.errors.LockNotAvailable as error:
+            raise DatabaseUnavailable(
+                f"migration {migration.version} ({migration.name}) waited {LOCK_MS} ms for what somebody else holds of "
+                f"{where(url)}; nothing of it was done. It is tried again with the next start, or by "
+                "`ai-infra db migrate` once long queries and dumps have ended"
+            ) from error
         except psycopg.errors.InsufficientPrivilege as error:
             raise MigrationError(
                 f"the user of AI_INFRA_DATABASE_URL may not change the schema of {where(url)} "

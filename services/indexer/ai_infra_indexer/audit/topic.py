@@ -37,8 +37,8 @@ class Told:
     published: int | None = None
     digests: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     """By position: offset and digest of its first message."""
-    heads: list[tuple[int, bytes]] = field(default_factory=list)
-    """Offsets of `audit.checkpoint`, and the notes there."""
+    heads: list[tuple[int, AuditCheckpoint]] = field(default_factory=list)
+    """Offsets of `audit.checkpoint`, and what is said there."""
     problems: list[Problem] = field(default_factory=list)
 
     def take_event(self, record: Record) -> None:
@@ -69,7 +69,7 @@ class Told:
             self.add(None, "foreign_checkpoint", f"offset {record.offset} of audit.checkpoint can't be read: {error}")
             return
         if isinstance(body, AuditCheckpoint):
-            self.heads.append((record.offset, body.note.encode()))
+            self.heads.append((record.offset, body))
 
     def add(self, position: int | None, code: str, detail: str) -> None:
         self.problems.append(Problem(self.lane, SOURCE, position, code, detail))
@@ -83,9 +83,10 @@ class Comparison:
         self._archived = archived
         self._problems = list(told.problems)
         self._frontier = Frontier()
-        claimed = {size for _, note in told.heads if (size := _claimed(archived, note))}
+        claimed = {size for _, body in told.heads if (size := _claimed(archived, body.note.encode()))}
         self._sizes = sorted(claimed, reverse=True)  # still to come, the smallest last
         self._roots: dict[int, bytes] = {}
+        self._last = 0  # the size of the largest one that was said so far
 
     def keep(self, lines: Sequence[Line]) -> None:
         """The verified entries of a bundle."""
@@ -111,8 +112,8 @@ class Comparison:
         """All that was found, once the archive was read."""
         self._missing(report)
         if (keyring := report.keyring) is not None:
-            for offset, note in self._told.heads:
-                self._head(offset, note, keyring, report.checkpoint_size or 0)
+            for offset, body in self._told.heads:
+                self._head(offset, body, keyring, report.checkpoint_size or 0)
         return self._problems
 
     def _grow(self, leaves: list[bytes], count: int) -> None:
@@ -137,13 +138,21 @@ class Comparison:
             detail = f"the topic ends before position {expected}; {told.published} entries had been said on it"
             self._add(expected, "missing_message", detail)
 
-    def _head(self, offset: int, note: bytes, keyring: Keyring, shown: int) -> None:
+    def _head(self, offset: int, body: AuditCheckpoint, keyring: Keyring, shown: int) -> None:
         try:
-            head = self._archived.checkpoint(note, keyring).checkpoint
+            head = self._archived.checkpoint(body.note.encode(), keyring).checkpoint
         except (TlogError, UnicodeDecodeError) as error:
             detail = f"the checkpoint at offset {offset} of audit.checkpoint is not the log's: {error}"
             self._add(None, "foreign_checkpoint", detail)
             return
+        said = (body.log_lane, body.origin, body.size, body.root)
+        if said != (self._told.lane, head.origin, head.size, head.text.decode().splitlines()[2]):
+            detail = f"what is said of the checkpoint at offset {offset} of audit.checkpoint is not what it says itself"
+            self._add(None, "foreign_checkpoint", detail)
+        if head.size < self._last:
+            detail = f"a checkpoint of {head.size} entries was said (offset {offset}) after one of {self._last}"
+            self._add(None, "disordered_checkpoint", detail)
+        self._last = max(self._last, head.size)
         if head.size > shown:
             detail = f"a checkpoint of {head.size} entries was published (offset {offset}), the archive shows {shown}"
             self._add(None, "older_than_topic", detail)
