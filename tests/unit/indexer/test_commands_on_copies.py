@@ -72,7 +72,7 @@ def unsigned(lane: int) -> bytes:
     return f"{ORIGIN}/lanes/{lane}\n0\n{root}\n\n\N{EM DASH} x {junk}\n".encode()
 
 
-def revoke_the_log_key(copy: Forger) -> None:
+def revoke_the_log_key(copy: Forger, lanes: range = range(LANES)) -> LocalSigner:
     """The lanes' newest keyring has another audit key; their checkpoints are signed by the revoked one."""
     fresh = LocalSigner.fresh("audit-2")
 
@@ -81,8 +81,9 @@ def revoke_the_log_key(copy: Forger) -> None:
         key = replace(keyring.keys["audit-1"], id="audit-2", public_key=fresh.public_key, deployed_at=at)
         return replace(with_revocation(with_key(keyring, key), "audit-1", "stolen", {}, now=at), version=2)
 
-    for lane in range(LANES):
+    for lane in lanes:
         copy.next_keyring(lane, change)
+    return fresh
 
 
 def test_a_whole_copy_is_complete(run: Run) -> None:
@@ -134,6 +135,18 @@ def test_a_lane_of_a_log_that_has_just_begun_has_no_checkpoint_yet(run: Run, cop
 def test_checkpoints_of_a_revoked_log_key_count_nowhere(command: tuple[str, ...], run: Run, copy: Forger) -> None:
     revoke_the_log_key(copy)
     assert code_of(run(*command, "--json")) == (1, "unverified_note")
+
+
+@pytest.mark.parametrize("command", ["complete", "replay"])
+def test_a_revocation_that_a_lane_was_kept_from_hearing_of_counts_there_too(
+    command: str, run: Run, copy: Forger
+) -> None:
+    fresh = revoke_the_log_key(copy, range(1))
+    copy.log.archive(0, copy.log.raws[0], audit=fresh)
+    assert code_of(run(command, "--json")) == (1, "unverified_note")
+    for lane in range(1, LANES):
+        copy.log.archive(lane, copy.log.raws[lane], audit=fresh)  # that key is none of the lanes' own keyring
+    assert code_of(run(command, "--json")) == (1, "unverified_note")
 
 
 def withhold(copy: Forger, lane: int) -> None:

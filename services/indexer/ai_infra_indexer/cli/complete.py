@@ -13,9 +13,10 @@ import typer
 from ai_infra.cli.output import Json, fail, progress, rows, show, stack
 from ai_infra.readmodel.connection import connect
 from ai_infra.settings import Settings, load_settings
+from ai_infra.trust.keyring import Keyring
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.audit.vouched import read_heads
-from ai_infra_indexer.cli.lane_keyrings import lane_keyring
+from ai_infra_indexer.cli.lane_keyrings import judge_by_newest, lane_keyring
 from ai_infra_indexer.cli.options import Archive, Lane, Origin, RootKeys, archive_reader, lanes_to_read, pinned_roots
 from ai_infra_indexer.completeness.ledger import LaneCompleteness, Ledger
 from ai_infra_indexer.completeness.reading import newest_append_ms, read_archive, read_postgres, read_pruned
@@ -91,7 +92,7 @@ def _from_archive(
         origin or settings.log.origin,
         pinned_roots(settings, roots),
     )
-    counted, newest = _Counted(reader.uri), None
+    counted, read = _Counted(reader.uri), list[tuple[ArchivedLane, Keyring]]()
     for number in lanes:
         archived = ArchivedLane(reader, name, number)
         note = archived.note()
@@ -103,7 +104,8 @@ def _from_archive(
         ledger = Ledger(number)
         read_archive(archived, shown, ledger, settings.log.lanes, progress=_teller(number, say))
         counted.take(ledger)
-        newest = keyring if newest is None or keyring.version > newest.version else newest
+        read.append((archived, keyring))
+    newest = judge_by_newest(read)
     if newest is not None:
         heads, _ = read_heads(reader, name, newest)  # `audit verify` says what is wrong with them
         counted.newest_ms = max(counted.newest_ms, heads.heads.time_ms if heads is not None else 0)

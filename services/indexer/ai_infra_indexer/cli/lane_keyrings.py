@@ -5,12 +5,25 @@ Postgres only says where to look: what is believed is the archive's entries, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ai_infra.readmodel.connection import connect
 from ai_infra.readmodel.exceptions import DatabaseUnavailable
 from ai_infra.settings import Settings
 from ai_infra.trust.keyring import Keyring, Roots
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.proofs.making import NotProvable, find_keyrings, keyrings_in_postgres, keyrings_of
+
+
+def judge_by_newest(read: Sequence[tuple[ArchivedLane, Keyring]]) -> Keyring | None:
+    """The newest keyring of these lanes, by which every lane's checkpoint must be signed: a lane that was kept from
+    hearing of a revocation goes on believing the revoked key. Raises a TlogError."""
+    newest = max((keyring for _, keyring in read), key=lambda keyring: keyring.version, default=None)
+    for archived, keyring in read:
+        if newest is not None and keyring.version < newest.version:
+            # Read again: a live log signs its lanes' checkpoints anew one after the other.
+            archived.checkpoint(archived.note() or b"", newest, standing=True)
+    return newest
 
 
 def lane_keyring(

@@ -13,7 +13,9 @@ from ai_infra.cli.output import Json, fail, progress, record, rows, show, stack
 from ai_infra.events.generated import EventRefused
 from ai_infra.readmodel.connection import connect
 from ai_infra.settings import load_settings
+from ai_infra.trust.keyring import Keyring
 from ai_infra_indexer.archived import ArchivedLane
+from ai_infra_indexer.cli.lane_keyrings import judge_by_newest
 from ai_infra_indexer.cli.options import Archive, Lane, Origin, RootKeys, archive_reader, lanes_to_read, pinned_roots
 from ai_infra_indexer.decisions import read_archived, read_postgres, replayers
 
@@ -54,7 +56,7 @@ def replay(
     pinned = pinned_roots(settings, roots)
     reader = archive_reader(settings, archive)
     reports: list[Replayed] = []
-    read = 0
+    read, under = 0, list[tuple[ArchivedLane, Keyring]]()
     with progress("reading the log") as say:
         for number in lanes_to_read(settings, lane):
             archived, done = ArchivedLane(reader, origin or settings.log.origin, number), 0
@@ -66,6 +68,7 @@ def replay(
 
             if from_archive or archive is not None:
                 events = read_archived(archived, pinned, settings.log.lanes, wanted, tell, standing=True)
+                under.append((archived, events.known.keyrings.latest))
             else:
                 with connect(settings.database.url, application="ai-infra audit", autocommit=True) as connection:
                     events = read_postgres(connection, archived, pinned, settings.log.lanes, wanted, tell)
@@ -73,6 +76,7 @@ def replay(
             if events.placed:
                 say(f"lane {number}: deciding again")
                 reports += [replay_decisions(r, number, events.placed, events.known) for r in chosen.values()]
+    judge_by_newest(under)
     if not read:
         fail(
             "the log has no entries: nothing was decided in it. Is the indexer running? (`ai-infra status`)",
