@@ -26,6 +26,7 @@ from ai_infra_indexer.audit import LaneReport, audit_archive, audit_versions, sh
 from ai_infra_indexer.audit.versions import CHECKED, LOOKED_BACK, older_heads_of_all, versions_of_heads
 from ai_infra_indexer.audit.vouched import read_heads
 from ai_infra_indexer.exceptions import Forked
+from ai_infra_indexer.rebuild import rebuild
 from ai_infra_indexer.store import ensure_lane, record_versions, recorded_versions
 
 LANES = 4
@@ -160,6 +161,15 @@ def test_a_schema_and_the_heads_that_are_covered_are_named(bucket: Bucket) -> No
     bucket.mark("heads")
     assert {p.code for p in shared_history(reader).problems} == {"another_version", "delete_marker"}
     assert bucket.audited().problems == [], "the schemas are read below it"
+
+
+def test_a_rebuild_reads_what_is_locked_below_what_covers_it(bucket: Bucket, database: str) -> None:
+    bucket.mark(BUNDLE)
+    bucket.cover("tile/entries/001.p/44", b"junk")
+    bucket.mark("checkpoint")
+    reader, roots = BucketReader(bucket.store, bucket.uri), bucket.log.worlds[0].roots
+    [lane] = rebuild(reader, database, log_origin=ORIGIN, lanes=LANES, roots=roots, only=[0])
+    assert (lane.loaded, lane.checkpoint_size) == (LONG, LONG)
 
 
 def test_older_heads_are_found_to_cover_the_newest_and_a_stranger_s_to_be_one(bucket: Bucket) -> None:

@@ -12,6 +12,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from ai_infra.events.exceptions import UnknownSchema
 from ai_infra.events.generated import SignerChanged
 from ai_infra.events.schemas import KNOWN, learn
@@ -22,6 +24,7 @@ from ai_infra.tlog.growth import RightEdge, grow
 from ai_infra.tlog.tiles import TILE_WIDTH, bundle_width
 from ai_infra.trust.keyring import Roots
 from ai_infra_indexer.archived import ArchivedLane
+from ai_infra_indexer.audit.versions import below_covers
 from ai_infra_indexer.entry import decode
 from ai_infra_indexer.exceptions import IndexerError
 from ai_infra_indexer.finality import note_checkpoint
@@ -31,6 +34,8 @@ from ai_infra_indexer.reprojection import projections
 from ai_infra_indexer.side_by_side import side_by_side, tell
 from ai_infra_indexer.store import Connection, ensure_lane, read_head
 from ai_infra_indexer.taking import in_chunks, load, read_keyrings
+
+log = structlog.get_logger(__name__)
 
 Progress = Callable[[int, int, int], None]
 """(lane, entries done, entries in all)"""
@@ -94,7 +99,7 @@ def _wanted(
     reader: ObjectReader, log_origin: str, lane: int, lanes: int, until: Mapping[int, int] | None
 ) -> tuple[int, int]:
     """Up to where a lane is rebuilt, and how far its checkpoint goes."""
-    archived = ArchivedLane(reader, log_origin, lane)
+    archived = ArchivedLane(below_covers(reader, log_origin, lane)[0], log_origin, lane)
     note = archived.note()
     if note is None:
         raise RebuildFailed(
@@ -105,6 +110,14 @@ def _wanted(
     if size > covered:
         raise RebuildFailed(f"lane {lane}: {size} entries are wanted, the archive's checkpoint covers {covered}")
     return size, covered
+
+
+def _uncovered(reader: ObjectReader, log_origin: str, lane: int) -> ObjectReader:
+    """Locked bytes are there whatever somebody put over them: they are read, and what covers them is told."""
+    below, covers = below_covers(reader, log_origin, lane)
+    for problem in covers:
+        log.warning("covered in the bucket; what is below is read", lane=lane, code=problem.code, why=problem.detail)
+    return below
 
 
 def size_at(archived: ArchivedLane, time_ms: int) -> int:
@@ -172,6 +185,7 @@ def _rebuild_lane(
     url: str,
 ) -> Rebuilt:
     began = time.monotonic()
+    reader = _uncovered(reader, log_origin, lane)
     archived = ArchivedLane(reader, log_origin, lane)
     ensure_lane(connection, lane, archived.origin)
     note = archived.note() or b""

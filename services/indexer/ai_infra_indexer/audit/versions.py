@@ -91,6 +91,13 @@ def lane_history(reader: ObjectReader, origin: str, lane: int, recorded: Mapping
     return history
 
 
+def below_covers(reader: ObjectReader, origin: str, lane: int) -> tuple[ObjectReader, list[Problem]]:
+    """The archive with each object of a lane, and what lies beside the lanes, as it was written, whatever covers it;
+    and what does."""
+    history, shared = lane_history(reader, origin, lane, {}), shared_history(reader)
+    return _at(reader, history.pins | shared.pins), [*history.problems, *shared.problems]
+
+
 def shared_history(reader: ObjectReader) -> History:
     """The versions of what lies beside the lanes: schemas and certificates, written once, and the signed heads."""
     history = History()
