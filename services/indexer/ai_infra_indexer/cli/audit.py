@@ -332,6 +332,8 @@ def _show_audit(
                 parts.append(rows(names, [(w["lane"], w["witness"], w["size"], w["at"]) for w in witnessed]))
             what = "entries, chain, signatures, tree, checkpoints" + (", versions of all objects" if looked else "")
             parts.append(f"Everything verifies: {what}.")
+            if any(r.source == "postgres" for r in reports):
+                parts.append("Tables of the projection are compared with the log by `ai-infra rebuild --parity`.")
             return stack(*parts, *(f"Versions of objects: {why}." for why in unlooked))
         listed = [(p.lane, p.source, p.position, p.code, p.detail) for p in problems]
         return stack(
