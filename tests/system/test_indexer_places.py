@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from tests.system.surroundings import Around, turn
 from tests.unit.indexer.voices import LANES, worlds
 
-from ai_infra.errors import AiInfraError
 from ai_infra.events.event import Cause, Record
 from ai_infra.events.generated import JobStatusKind
 from ai_infra.readmodel import connect, migrate
@@ -16,31 +15,8 @@ from ai_infra.settings import Settings
 from ai_infra.trust.keyrings import Keyrings
 from ai_infra_indexer.handover import Handover
 from ai_infra_indexer.lane import Lane
-from ai_infra_indexer.order import Source
 from ai_infra_indexer.replay import LaneVerifier
 from ai_infra_indexer.store import ensure_lane, read_head, read_offsets
-
-
-class Around:
-    """The process around a lane: a broadcast topic with these records, and inputs that end where they are said to."""
-
-    def __init__(self) -> None:
-        self.broadcast: list[Record] = []
-        self.end: dict[Source, int] = {}
-        self.dead: list[str] = []
-
-    def broadcasts(self, after: Mapping[str, int]) -> list[Record]:
-        return [record for record in self.broadcast if record.offset >= after.get(record.topic, 0)]
-
-    def catch_up(self) -> None: ...
-
-    def ends(self, lane: int) -> Mapping[Source, int]:
-        return self.end
-
-    def dead_letter(self, record: Record, error: AiInfraError) -> None:
-        self.dead.append(error.code)
-
-    def flush_dead_letters(self) -> None: ...
 
 
 @pytest.fixture
@@ -54,7 +30,7 @@ def place(settings: Settings, database: str) -> Any:
         verifier = LaneVerifier(Keyrings(world.roots), LANES)
         handover = Handover(world.lane, origin, 1 << 20)
         head = read_head(connection, world.lane)
-        yield world, around, connection, Lane(connection, head, {}, verifier, lambda _: world.chain(), around, handover)
+        yield world, around, connection, Lane(head, {}, verifier, lambda _: world.chain(), around, handover)
 
 
 def places(connection: Any, world: Any) -> dict[str, int]:
@@ -72,7 +48,7 @@ def test_what_was_read_before_the_keyring_is_behind_once_it_is_sequenced(place: 
     around.broadcast = [keyring]
     for record in story:
         lane.offer(record)
-    while lane.turn():
+    while turn(connection, lane):
         pass
     assert lane.head.size == 1 + len(story)
     assert places(connection, world) == behind([keyring, *story])
@@ -81,17 +57,17 @@ def test_what_was_read_before_the_keyring_is_behind_once_it_is_sequenced(place: 
 def test_what_waited_for_its_cause_is_behind_once_it_is_sequenced(place: Any) -> None:
     world, around, connection, lane = place
     around.broadcast = [world.keyring_record()]
-    lane.turn()
+    turn(connection, lane)
     cause = world.say("orchestrator", world.queued())
     cause_id = dict(cause.headers)["ce_id"].decode()
     effect = world.say("trainer", world.status(JobStatusKind.QUEUED), causes=[Cause(cause_id, world.lane)])
     around.end = {(cause.topic, world.lane): cause.offset + 1, (effect.topic, world.lane): effect.offset + 1}
     lane.offer(effect)
-    lane.turn()
+    turn(connection, lane)
     assert (lane.head.size, lane.waiting) == (1, 1)
     assert places(connection, world).get(effect.topic, 0) <= effect.offset  # a restart reads it again
     lane.offer(cause)
-    lane.turn()
+    turn(connection, lane)
     assert (lane.head.size, lane.waiting) == (3, 0)
     held = places(connection, world)
     assert (held[cause.topic], held[effect.topic]) == (cause.offset + 1, effect.offset + 1)

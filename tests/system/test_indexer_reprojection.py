@@ -23,7 +23,7 @@ from ai_infra.readmodel.migrations import migrate
 from ai_infra.settings import Settings
 from ai_infra.tlog.tiles import TILE_WIDTH, encode_bundle, entries_path
 from ai_infra.trust.keyrings import Keyrings
-from ai_infra_indexer import parity, reprojection, store
+from ai_infra_indexer import appending, parity, reprojection
 from ai_infra_indexer.appending import append
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.entry import decode
@@ -275,7 +275,7 @@ def test_what_another_projection_enters_meanwhile_is_not_swapped_over(
 
     def older_replica_enters(self: Any) -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(store, "PROJECTION", PROJECTION - 1)
+            patched.setattr(appending, "PROJECTION", PROJECTION - 1)
             live.enter_jobs(3)
         compare(self)
 
@@ -310,7 +310,7 @@ def test_what_one_projection_enters_into_rows_of_another_makes_them_rows_of_none
     assert live.projection() == PROJECTION
     live.enter_jobs(3)
     assert live.projection() == PROJECTION
-    monkeypatch.setattr(store, "PROJECTION", PROJECTION + 1)
+    monkeypatch.setattr(appending, "PROJECTION", PROJECTION + 1)
     live.enter_jobs(3)
     assert live.projection() == 0
 

@@ -8,41 +8,18 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.system.surroundings import Around
 from tests.unit.indexer.voices import LANES, World, worlds
 
 from ai_infra.bus.redrive import compose_redrive
-from ai_infra.errors import AiInfraError
 from ai_infra.events.event import Cause, Record
 from ai_infra.readmodel import connect, migrate
 from ai_infra.settings import Settings
 from ai_infra_indexer.exceptions import LaneLost
 from ai_infra_indexer.handover import Handover
 from ai_infra_indexer.lane import Lane
-from ai_infra_indexer.order import Source
 from ai_infra_indexer.store import ensure_lane, read_head
 from ai_infra_indexer.together import work
-
-
-class Quiet:
-    """Surroundings in which nothing else is on its way than they are told."""
-
-    def __init__(self) -> None:
-        self.refused: list[AiInfraError] = []
-        self.coming: list[Record] = []
-        self.end: Mapping[Source, int] = {}
-
-    def broadcasts(self, after: Mapping[str, int]) -> list[Record]:
-        return [record for record in self.coming if record.offset >= after[record.topic]]
-
-    def catch_up(self) -> None: ...
-
-    def ends(self, lane: int) -> Mapping[Source, int]:
-        return self.end
-
-    def dead_letter(self, record: Record, error: AiInfraError) -> None:
-        self.refused.append(error)
-
-    def flush_dead_letters(self, lane: int) -> None: ...
 
 
 @pytest.fixture
@@ -66,12 +43,12 @@ def speakers(settings: Settings) -> dict[int, World]:
 
 
 @pytest.fixture
-def around() -> Quiet:
-    return Quiet()
+def around() -> Around:
+    return Around()
 
 
 @pytest.fixture
-def lanes(speakers: Mapping[int, World], connection: Any, around: Quiet) -> dict[int, Lane]:
+def lanes(speakers: Mapping[int, World], connection: Any, around: Around) -> dict[int, Lane]:
     """With a story each that was read and is not entered."""
     found: dict[int, Lane] = {}
     for number, world in speakers.items():
@@ -145,7 +122,7 @@ def test_an_entry_that_no_table_takes_keeps_no_other_lane_from_its_rows(
 
 
 def test_a_keyring_is_not_redriven_in_the_middle_of_a_batch(
-    lanes: dict[int, Lane], speakers: Mapping[int, World], connection: Any, around: Quiet
+    lanes: dict[int, Lane], speakers: Mapping[int, World], connection: Any, around: Around
 ) -> None:
     """It would be in force for events before it, and a replay would judge those by another one."""
     speaker, first = speakers[0], speakers[0].keyring_record()
@@ -154,12 +131,12 @@ def test_a_keyring_is_not_redriven_in_the_middle_of_a_batch(
     lanes[0].offer(Record(redrive.topic, 0, 0, at, redrive.key, redrive.value, tuple(redrive.headers)))
     outcomes = work(connection, lanes)
     assert sizes(connection) == outcomes
-    assert [error.code for error in around.refused] == ["broadcast_redriven"]
+    assert around.dead == ["broadcast_redriven"]
     assert connection.execute("SELECT count(*) FROM entries WHERE type = 'signer.changed'").fetchone() == (0,)
 
 
 def test_an_effect_waits_for_a_cause_that_was_read_and_must_wait_for_a_keyring(
-    lanes: dict[int, Lane], speakers: Mapping[int, World], connection: Any, around: Quiet
+    lanes: dict[int, Lane], speakers: Mapping[int, World], connection: Any, around: Around
 ) -> None:
     """Brokers' clocks differ: by one a cause was appended behind a keyring, and by another its effect before."""
     lane, speaker = lanes[2], speakers[2]
@@ -168,7 +145,7 @@ def test_an_effect_waits_for_a_cause_that_was_read_and_must_wait_for_a_keyring(
     cause = speaker.say("orchestrator", speaker.queued("cause"))
     cause_id = dict(cause.headers)["ce_id"].decode()
     effect = speaker.say("orchestrator", speaker.queued("effect"), causes=[Cause(cause_id, 2)])
-    around.coming, around.end = [keyring], {(cause.topic, 2): effect.offset + 1}
+    around.broadcast, around.end = [keyring], {(cause.topic, 2): effect.offset + 1}
     lane.offer(replace(cause, append_time_ms=keyring.append_time_ms + 10))
     lane.offer(replace(effect, append_time_ms=keyring.append_time_ms - 10))
     work(connection, {2: lane})

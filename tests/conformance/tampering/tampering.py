@@ -39,7 +39,7 @@ def by_audit(log: LogFolder, folder: Path) -> set[tuple[int | None, int | None, 
         archived = ArchivedLane(reader, ORIGIN, report.lane)
         note = archived.note()
         if note is not None and report.checkpoint_size is not None:
-            problems += by_newest_keyring(archived, note, keyring)
+            problems += by_newest_keyring(archived, note, report.keyring_version, keyring)
             if heads is not None:
                 problems += against_heads(archived, archived.checkpoint(note, keyring).checkpoint, heads)
     return {(p.lane, p.position, p.code) for p in problems}

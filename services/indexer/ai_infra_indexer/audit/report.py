@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import orjson
+
+from ai_infra.events.canonical import sha256_hex
 from ai_infra.events.event import Event
 from ai_infra.events.generated import ArtifactRegistered, PolicyChanged, SignerChanged
 from ai_infra.trust.keyring import Keyring
@@ -97,7 +100,7 @@ class LaneReport:
         body, append_ms = event.body, event.record.append_time_ms
         self.newest_ms = max(self.newest_ms, append_ms)
         if isinstance(body, SignerChanged):
-            self.broadcasts[event.type, body.version] = Broadcasted(body.keyring_sha256, append_ms, position)
+            self.broadcasts[event.type, body.version] = Broadcasted(_content_sha256(body.keyring), append_ms, position)
         elif isinstance(body, PolicyChanged):
             self.broadcasts[event.type, body.version] = Broadcasted(body.policy_sha256, append_ms, position)
         if isinstance(body, ArtifactRegistered):
@@ -112,6 +115,11 @@ class LaneReport:
     def told(self) -> LaneReport:
         """Without what only the reading needed: what a process hands to the one that asked it."""
         return replace(self, _heard=Ledger(0))
+
+
+def _content_sha256(envelope: str) -> str:
+    """Of what was signed, without the signatures: another set of roots may have signed the same keyring."""
+    return sha256_hex(orjson.loads(envelope)["payload"].encode())
 
 
 def _said(position: int, event: Event[Any]) -> Said:

@@ -251,7 +251,8 @@ def _against_others(
         except (TlogError, UnicodeDecodeError):
             continue  # the audit of the lane names it
         if note is not None:
-            problems += by_newest_keyring(archived, note, keyring)
+            own = max((r.keyring_version for r in reports if r.lane == number and r.source == "archive"), default=0)
+            problems += by_newest_keyring(archived, note, own, keyring)
         if heads is not None:
             problems += against_heads(archived, shown, heads)
         if witnesses:

@@ -294,9 +294,9 @@ class _LaneWriter:
 def _check_together(pinned: list[_Pinned], reports: list[LaneReport]) -> Keyring:
     """The newest keyring of all lanes. Raises ExportFailed where the lanes do not agree on what all of them have."""
     keyring = max((report.keyring for report in reports if report.keyring is not None), key=lambda k: k.version)
-    problems = across_lanes(reports)
+    problems, own = across_lanes(reports), {report.lane: report.keyring_version for report in reports}
     for archived in pinned:
-        problems += by_newest_keyring(archived, archived.note() or b"", keyring)
+        problems += by_newest_keyring(archived, archived.note() or b"", own[archived.lane], keyring)
     if problems:
         listed = "; ".join(f"lane {p.lane}: {p.code}: {p.detail}" for p in problems[:3])
         raise ExportFailed(
