@@ -166,7 +166,8 @@ def _project_all(
     """`project_lines` of several lanes."""
     meant = [_meant(judged) for _, judged in lanes]
     groups = [(lane, changes) for (lane, _), (changes, _) in zip(lanes, meant, strict=True) if changes]
-    if not groups or _applied(connection, groups):
+    # One lane alone is tried where it is halved too.
+    if len(groups) > 1 and _applied(connection, groups):
         return [refused for _, refused in meant]
     return [
         refused | _apply(connection, lane, changes) for (lane, _), (changes, refused) in zip(lanes, meant, strict=True)
