@@ -22,6 +22,7 @@ import orjson
 from ai_infra.events.canonical import MAX_INTEGER
 from ai_infra.events.codec import SINGLE_OBJECT
 from ai_infra.events.event import Record
+from ai_infra.events.keys import BROADCAST_TOPICS
 from ai_infra.events.schemas import crc64_of
 from ai_infra.events.statement import CONTENT_TYPE, EVENT_PAYLOAD_TYPE, SPEC_VERSION, pae
 from ai_infra.events.values import value
@@ -86,6 +87,11 @@ class Entry:
     @property
     def key(self) -> str:
         return str(self.statement["key"])
+
+    @property
+    def home(self) -> int:
+        """The partition that its event must be of: what is broadcast is entered into every lane, all else into one."""
+        return 0 if self.type in BROADCAST_TOPICS else self.lane
 
     @property
     def message(self) -> bytes:

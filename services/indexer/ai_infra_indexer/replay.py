@@ -17,7 +17,6 @@ from ai_infra.errors import AiInfraError
 from ai_infra.events.event import Event, Record
 from ai_infra.events.exceptions import EventError
 from ai_infra.events.generated import SignerChanged
-from ai_infra.events.keys import BROADCAST_TOPICS
 from ai_infra.trust.ed25519 import verifies
 from ai_infra.trust.exceptions import KeyringError, TrustError
 from ai_infra.trust.keyring import CHAIN
@@ -176,10 +175,9 @@ def _check_place(head: Head, entry: Entry) -> None:
             f"expected entry {head.size} of lane {head.lane}; this is entry {entry.position} of lane {entry.lane}",
             code="wrong_position",
         )
-    home = 0 if entry.type in BROADCAST_TOPICS else entry.lane
-    if entry.partition != home:
+    if entry.partition != entry.home:
         raise BadEntry(
-            f"expected an event of partition {home} in lane {entry.lane}; {entry.type} {entry.event_id} is of "
+            f"expected an event of partition {entry.home} in lane {entry.lane}; {entry.type} {entry.event_id} is of "
             f"partition {entry.partition}: it belongs into another lane",
             code="wrong_lane",
         )

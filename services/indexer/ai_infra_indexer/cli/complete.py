@@ -17,7 +17,16 @@ from ai_infra.trust.keyring import Keyring
 from ai_infra_indexer.archived import ArchivedLane
 from ai_infra_indexer.audit.vouched import read_heads
 from ai_infra_indexer.cli.lane_keyrings import judge_by_newest, lane_keyring
-from ai_infra_indexer.cli.options import Archive, Lane, Origin, RootKeys, archive_reader, lanes_to_read, pinned_roots
+from ai_infra_indexer.cli.options import (
+    Archive,
+    Lane,
+    Origin,
+    RootKeys,
+    archive_reader,
+    counter,
+    lanes_to_read,
+    pinned_roots,
+)
 from ai_infra_indexer.completeness.ledger import LaneCompleteness, Ledger
 from ai_infra_indexer.completeness.reading import newest_append_ms, read_archive, read_postgres, read_pruned
 
@@ -102,7 +111,7 @@ def _from_archive(
         _, keyring, _ = lane_keyring(settings, archived, pinned, database=False)
         shown = archived.checkpoint(note, keyring, standing=True).checkpoint
         ledger = Ledger(number)
-        read_archive(archived, shown, ledger, settings.log.lanes, progress=_teller(number, say))
+        read_archive(archived, shown, ledger, settings.log.lanes, progress=counter(say, number, "counted"))
         counted.take(ledger)
         read.append((archived, keyring))
     newest = judge_by_newest(read)
@@ -120,7 +129,9 @@ def _from_postgres(
     with connect(settings.database.url, application="ai-infra audit", autocommit=True) as connection:
         for number in lanes:
             ledger = Ledger(number)
-            first = read_postgres(connection, number, ledger, settings.log.lanes, progress=_teller(number, say))
+            first = read_postgres(
+                connection, number, ledger, settings.log.lanes, progress=counter(say, number, "counted")
+            )
             if first:
                 archived = ArchivedLane(archive_reader(settings, archive), origin or settings.log.origin, number)
                 _, keyring, _ = lane_keyring(settings, archived, pinned_roots(settings, roots), database=True)
@@ -129,17 +140,6 @@ def _from_postgres(
             counted.take(ledger)
         counted.newest_ms = max(counted.newest_ms, newest_append_ms(connection))
     return counted
-
-
-def _teller(lane: int, say: Say) -> Callable[[int], None]:
-    done = 0
-
-    def tell(count: int) -> None:
-        nonlocal done
-        done += count
-        say(f"lane {lane}: {done} entries counted")
-
-    return tell
 
 
 def _unseen(counted: _Counted, settle_ms: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -80,3 +80,15 @@ def archive_reader(settings: Settings, archive: str | None) -> ObjectReader:
 def pinned_roots(settings: Settings, roots: Path | None) -> Roots:
     """The root keys to believe."""
     return read_roots(roots or settings.keys.roots)
+
+
+def counter(say: Callable[[str], None], lane: int, what: str) -> Callable[[int], None]:
+    """Says how many entries of a lane were looked at so far, each time that some more were."""
+    done = 0
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        say(f"lane {lane}: {done} entries {what}")
+
+    return tell

@@ -5,7 +5,7 @@ It writes to a Kafka that was made anew, and nothing to the archive. Each servic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
@@ -35,7 +35,7 @@ from ai_infra.settings import Settings, load_settings
 from ai_infra.trust.exceptions import SigningUnavailable
 from ai_infra_indexer import SERVICE
 from ai_infra_indexer.archived import ArchivedLane
-from ai_infra_indexer.cli.options import Archive, Origin, RootKeys, archive_reader, pinned_roots
+from ai_infra_indexer.cli.options import Archive, Origin, RootKeys, archive_reader, counter, pinned_roots
 from ai_infra_indexer.restoring.broadcasts import Told, places, tell
 from ai_infra_indexer.restoring.log import LaneLog, place, read_lane
 from ai_infra_indexer.restoring.services import (
@@ -103,7 +103,7 @@ def restore_bus(
         if settings.database.configured and not service:
             migrate(settings.database.url)
         for number in range(settings.log.lanes):
-            tell_read = _count(say, number)
+            tell_read = counter(say, number, "read and verified")
             archived = ArchivedLane(objects, name, number)
             done.lanes.append(read_lane(settings, archived, pinned, wanted, tell_read, fill_up=not service))
         if not service:
@@ -149,17 +149,6 @@ def _wanted(chosen: dict[str, Restorable]) -> frozenset[type]:
     for how in chosen.values():
         found |= how.restorer.events
     return frozenset(found)
-
-
-def _count(say: Callable[[str], None], lane: int) -> Callable[[int], None]:
-    done = 0
-
-    def tell_read(count: int) -> None:
-        nonlocal done
-        done += count
-        say(f"lane {lane}: {done} entries read and verified")
-
-    return tell_read
 
 
 def _check_lost(settings: Settings, services: dict[str, Restorable]) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 from ai_infra.events.event import Event
 from ai_infra.events.exceptions import EventError
-from ai_infra.events.keys import BROADCAST_TOPICS
 from ai_infra.trust.exceptions import KeyringError, TrustError
 from ai_infra_indexer.entry import Entry, decode
 from ai_infra_indexer.exceptions import IndexerError, MalformedEntry
@@ -27,11 +26,10 @@ def decoded(raw: bytes, lane: int, what: str) -> Entry:
         raise NotProven(f"{what} is no log entry: {error}", code=error.code) from error
     if entry.lane != lane:
         raise NotProven(f"{what} says that it is of lane {entry.lane}, the checkpoint is of {lane}", code="misplaced")
-    home = 0 if entry.type in BROADCAST_TOPICS else lane
-    if entry.partition != home:
+    if entry.partition != entry.home:
         raise NotProven(
-            f"{what} is entered into lane {lane} and of partition {entry.partition}, expected {home}: it belongs into "
-            "another lane",
+            f"{what} is entered into lane {lane} and of partition {entry.partition}, expected {entry.home}: it belongs "
+            "into another lane",
             code="wrong_lane",
         )
     return entry
